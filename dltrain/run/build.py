@@ -43,6 +43,7 @@ from dltrain.optimizers.stepping import needs_of
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
 from dltrain.run.data import build_data, check_unused
 from dltrain.run.effect import check_effect
+from dltrain.run.lineage import seen_before
 from dltrain.run.machine import choose_device, choose_precision, choose_threads, set_machine, slow_choices
 from dltrain.run.measured import check_metrics, choose_metrics, measures, mixed_units, zero_notes
 from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
@@ -132,6 +133,7 @@ def build(
                 *splits.spec.notes,
                 *unused,
                 *getattr(loss, "notes", ()),
+                *seen_before(config, splits.contract),
                 *unobserved(config, order, plan),
                 *one_left(config, order, plan),
                 *beyond(config, door, plan),

@@ -28,6 +28,7 @@ from dltrain.data.spec import Batch
 from dltrain.data.tables.cures import value
 from dltrain.errors import DataProblem, UserError
 from dltrain.run.data import build_data
+from dltrain.run.lineage import runs_before
 from dltrain.run.scale import FLOATS, Scale
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.text import counted, first_line, say
@@ -214,6 +215,10 @@ def say_of_data(
         for name, split in scored.items():
             found[name] = trained.count(split)
             tell(trained.told(found[name], len(split), str(path), name))
+        for run in runs_before(path):
+            tell(
+                f"the first weights of {path} come from {run}; samples of its training are counted where it is scored on these data"
+            )
     elif is_other:
         reason = f"; whether they hold samples of it is not known: {trained}" if trained else ""
         tell(f"{path} is scored on other data than it was trained on{reason}")

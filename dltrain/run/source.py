@@ -24,7 +24,7 @@ def differences_from(path: str | None, splits: Splits) -> Differences:
 
     Raises UserError for a table of other columns, CheckpointProblem for a run whose files cannot be read.
     """
-    folder = _run_of(path)
+    folder = run_of(path)
     there = read_contract(folder) if folder is not None else None
     here = splits.contract
     if folder is None or there is None or here is None:
@@ -37,8 +37,9 @@ def differences_from(path: str | None, splits: Splits) -> Differences:
     return Differences(_outputs(there, here), shape, scales)
 
 
-def _run_of(path: str | None) -> Path | None:
-    if path is None:
+def run_of(path: object) -> Path | None:
+    """Return the run folder that a file of weights belongs to; None for another file."""
+    if not isinstance(path, str):
         return None
     place = Path(os.path.expanduser(path))
     if place.parent.name == "checkpoints":
@@ -61,6 +62,11 @@ def _check_columns(there: Contract, here: Contract, path: str) -> None:
         f"initializer.path={path} was trained on other columns ({which or 'in another order'}).\n"
         "Weights are for the columns of their run: give a table with the same ones, or start without them: initializer=default"
     )
+
+
+def same_outputs(there: Contract, here: Contract) -> bool:
+    """Return whether weights of the last layer mean the same for both data."""
+    return not _outputs(there, here)
 
 
 def _outputs(there: Contract, here: Contract) -> str:

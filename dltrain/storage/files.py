@@ -53,7 +53,8 @@ def unshare(file: Path) -> None:
     with suppress(FileNotFoundError):
         status = file.lstat()
         if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
-            replace(file, file.read_bytes())
+            with open(file, "rb") as stream:
+                replace_by(file, iter(lambda: stream.read(_BLOCK), b""))
 
 
 def open_lock(file: Path) -> TextIO:

@@ -340,6 +340,9 @@ def _rename_items(items: Sequence[Path], away: Path) -> tuple[dict[Path, Path], 
     renamed: dict[Path, Path] = {}
     kept: list[OSError] = []
     for number, item in enumerate(items):
+        # before it is moved, too: a process that is killed in between leaves nothing to be deleted that was not listed
+        if _has_runs(item):
+            continue
         # by its own name, which a message may show
         target = away / str(number) / item.name
         target.parent.mkdir()
@@ -350,15 +353,18 @@ def _rename_items(items: Sequence[Path], away: Path) -> tuple[dict[Path, Path], 
         except OSError as error:
             kept.append(error)
             continue
-        is_folder = target.is_dir() and not target.is_symlink()
-        is_plain = is_folder and not any(
-            os.path.lexists(target / name) for name in (CONFIG, SUMMARY, SWEEP_RECORD)
-        )
-        if is_plain and any(path and is_run for path, is_run in discarded(target)):
+        if _has_runs(target):
             _put_back(target, item)
         else:
             renamed[item] = target
     return renamed, kept
+
+
+def _has_runs(item: Path) -> bool:
+    """Return whether an item of the trash is a folder that is no run, with runs inside."""
+    is_folder = item.is_dir() and not item.is_symlink()
+    is_plain = is_folder and not any(os.path.lexists(item / name) for name in (CONFIG, SUMMARY, SWEEP_RECORD))
+    return is_plain and any(path and is_run for path, is_run in discarded(item))
 
 
 def _put_back(source: Path, item: Path) -> None:

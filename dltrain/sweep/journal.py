@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dltrain.errors import CheckpointProblem
+from dltrain.storage.files import unshare
+from dltrain.storage.summary import MAX_LINE
 
 # operation of a line of Optuna's journal
 CREATE_TRIAL = 4
@@ -20,9 +22,13 @@ def check_journal(file: Path, most: int) -> None:
     """
     if not file.exists():
         return
+    # a stranger's folder may hold a file of the user as a hard link
+    unshare(file)
     whole = 0
     with open(file, "rb") as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), b""), start=1):
+            if len(line) > MAX_LINE:
+                raise damaged(file, f" at line {number}: it has more than {MAX_LINE:,} bytes")
             if not line.endswith(b"\n"):
                 break
             whole += len(line)

@@ -46,6 +46,7 @@ from dltrain.storage.event_log import EventLog, read_events
 from dltrain.storage.lock import Lock
 from dltrain.storage.run_folder import STATISTICS
 from dltrain.sweep.begun import locked
+from dltrain.sweep.journal import check_journal
 from dltrain.sweep.sweep import explained
 
 SURROGATE = "\ud800x"
@@ -559,6 +560,22 @@ def test_books_and_studies_that_are_files_of_the_user_are_not_written(tmp_path):
     Journal(tmp_path / "theirs/study.log").append_logs([{"op_code": 1}])
     assert [(tmp_path / "mine" / name).read_bytes() for name in ("books.sqlite", "study.log")] == before
     assert len((tmp_path / "theirs/study.log").read_text().splitlines()) == 2
+
+
+def test_a_study_that_is_a_file_of_the_user_is_not_cut_and_one_without_lines_is_refused(tmp_path):
+    """The half line of a killed driver is dropped: a file without a line end would be emptied."""
+    victim, study = tmp_path / "token", tmp_path / "study.log"
+    victim.write_text("a token without line end")
+    os.link(victim, study)
+    check_journal(study, 10)
+    assert victim.read_text() == "a token without line end" and study.read_text() == ""
+    with open(study, "wb") as stream:
+        stream.truncate(10**9)
+    tracemalloc.start()
+    with pytest.raises(CheckpointProblem, match="line 1: it has more than 1,000,000 bytes"):
+        check_journal(study, 10)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
 
 
 # where a file may be opened for writing in place: nobody else's, or unshared before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 
 import numpy as np
 import pytest
@@ -190,3 +192,40 @@ def test_the_recipe(images, train):
     )
     assert run.summary["loaded"].startswith("6 of 8 tensors loaded; new: head.*")
     assert run.summary["test"]["accuracy"] > 0.5
+
+
+def test_samples_that_earlier_runs_were_trained_on_are_told(workdir, train, dltrain, capsys):
+    """Labels are coin flips: no function of the inputs is right more often than half of the time on samples that were not trained on."""
+    draws = np.random.default_rng(0)
+    np.savez(
+        "coins.npz", inputs=draws.normal(size=(120, 40)).astype("float32"), targets=draws.integers(0, 2, 120)
+    )
+    np.savez(
+        "more.npz", inputs=draws.normal(size=(90, 40)).astype("float32"), targets=draws.integers(0, 2, 90)
+    )
+    coins = ("dataset=npz", "dataset.path=coins.npz", "steps=2")
+
+    def after(source, *changes):
+        before = set(workdir.glob("outputs/*/*"))
+        assert dltrain(*changes, "initializer=pretrained", f"initializer.path={source}") == 0
+        (run,) = set(workdir.glob("outputs/*/*")) - before
+        lines = capsys.readouterr().out.splitlines()
+        return os.path.relpath(run), [line.strip() for line in lines if line.lstrip().startswith("seen")]
+
+    first = os.path.relpath(train(*coins).path)
+    assert after(first, *coins)[1] == []
+    second, (line,) = after(first, *coins, "dataset.split_seed=1")
+    assert f"hold samples that {first} was trained on" in line and line.endswith(": dataset.split_seed=0")
+    # the data as the nearest run divides them, not as the one before
+    (line,) = after(second, *coins, "dataset.split_seed=1")[1]
+    assert first in line
+    assert after(first, *coins, "folds=3", "fold=1")[1][0].endswith(": folds=null fold=null")
+    third, lines = after(second, "dataset=npz", "dataset.path=more.npz", "steps=2")
+    assert len(lines) == 2 and all("is not known" in line for line in lines)
+    words = shlex.split(lines[0].partition("are: dltrain ")[2])
+    assert dltrain(*words) == 0
+    assert "no sample of its 90 (all) is equal to one of its training" in capsys.readouterr().err
+    assert dltrain("evaluate", third, "dataset.path=coins.npz") == 0
+    said = capsys.readouterr().err
+    assert f"the first weights of {third} come from {second}; samples of its training" in said
+    assert f"come from {first}; samples" in said

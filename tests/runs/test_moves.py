@@ -695,6 +695,22 @@ def test_what_comes_to_the_trash_meanwhile_is_not_deleted(run, dltrain, monkeypa
     assert not [*Path.cwd().glob(".dltrain/.deleting*")]
 
 
+def test_a_folder_that_runs_came_into_is_not_moved_to_be_deleted(run, monkeypatch):
+    """A process that is killed in between would leave them where the next one deletes without a question."""
+    package.trash(run)
+    plain = Path(".dltrain/trash/outputs/half").absolute()
+    plain.mkdir()
+    late = make_run(OUTPUT / "half" / stamp(3))
+    package.trash(late)
+    moved, rename = [], os.rename
+    monkeypatch.setattr(
+        os, "rename", lambda source, target: (moved.append(Path(source)), rename(source, target))
+    )
+    shelves.empty(Path.cwd(), [plain, *Path.cwd().glob(f".dltrain/trash/{run}")])
+    assert [path.name for path in moved] == [run.name]
+    assert where(late.name) == [Path(".dltrain/trash") / late]
+
+
 def test_what_a_dying_process_left_in_the_trash_is_deleted_with_the_next(run, monkeypatch):
     package.trash(run)
     with monkeypatch.context() as patch:

@@ -1,0 +1,87 @@
+"""The runs that the initial weights of a run come from, and what they saw of its val and test samples."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dltrain.config.catalogue import leaves
+from dltrain.config.keys import REPLICATES, SPLIT_BY
+from dltrain.config.saved import load_bounded
+from dltrain.config.schema import Config
+from dltrain.data.changes import data_changes
+from dltrain.data.contract import Contract
+from dltrain.errors import CheckpointProblem, assigned, typed
+from dltrain.run.source import run_of, same_outputs
+from dltrain.storage.run_folder import read_contract
+
+# runs that are followed back
+MOST = 20
+# keys that decide which samples of the same data are those of training
+DIVISION = (*SPLIT_BY, *(key for key in REPLICATES if key != "seed"), "dataset.limit")
+CONFIG = "config.yaml"
+
+
+def seen_before(config: Config, contract: Contract | None) -> tuple[str, ...]:
+    """Return a line for each run before whose training may hold val and test samples of these data: their scores flatter then.
+
+    Of the same data in the same division there is nothing to say, nor of data for another output.
+    """
+    lines = []
+    for run in sources(config.initializer.get("path")):
+        known = read_contract(run)
+        if known is None or contract is None or not same_outputs(known, contract):
+            continue
+        if data_changes(known, contract):
+            lines.append(f"seen     {_unknown(run, config)}")
+        elif changed := _other_division(run, config):
+            lines.append(
+                f"seen     val and test hold samples that {run} was trained on, whose weights are continued: their scores are too "
+                f"good. Divide the data as there: {changed}"
+            )
+    return tuple(lines)
+
+
+def sources(path: object) -> Iterator[Path]:
+    """Yield the run folder that a file of weights belongs to, if there is one, the run that its own weights come from, and so on."""
+    met: set[Path] = set()
+    while len(met) < MOST and (run := run_of(path)) is not None and run.resolve() not in met:
+        yield run
+        met.add(run.resolve())
+        path = _plain(run).get("initializer.path")
+
+
+def runs_before(run: Path) -> list[Path]:
+    """Return the runs that the initial weights of a run come from, the nearest first."""
+    return list(sources(_plain(run).get("initializer.path")))
+
+
+def _unknown(run: Path, config: Config) -> str:
+    text = f"whether val and test hold samples that {run} was trained on, whose weights are continued, is not known"
+    key = next((key for key in ("path", "root") if config.dataset.get(key)), "")
+    # a value from the environment may be a secret
+    if not key or config.secrets:
+        return text
+    count = typed("evaluate", run, assigned(f"dataset.{key}", config.dataset[key]))
+    return f"{text}; how many of all samples are: {count}"
+
+
+def _other_division(run: Path, config: Config) -> str:
+    """Return the keys that divide the data as an earlier run did, where they are divided otherwise."""
+    there, here = _plain(run), dict(leaves(config.plain))
+    changed = [key for key in DIVISION if there.get(key) != here.get(key)]
+    return " ".join(shlex.quote(assigned(key, _text(there.get(key)))) for key in changed)
+
+
+def _text(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _plain(run: Path) -> Mapping[str, Any]:
+    """Return the values of a run's configuration by dotted key; none where its file cannot be read."""
+    try:
+        return dict(leaves(load_bounded(run / CONFIG)))
+    except (OSError, CheckpointProblem):
+        return {}

@@ -83,7 +83,8 @@ def facts_of(folder: Path) -> dict[str, dict[str, Any]]:
     from dltrain.sweep.outcome.members import Member
 
     document = document_of(folder)
-    config = {key: value for key, value in Member(folder).config.items() if key not in _PLACE}
+    member = Member(folder)
+    config = {key: value for key, value in member.config.items() if key not in _PLACE}
     sizes = document["data"].get("sizes")
     results: dict[str, Any] = {
         "status": document["status"],
@@ -95,6 +96,8 @@ def facts_of(folder: Path) -> dict[str, dict[str, Any]]:
     }
     machine = {key: document["cost"][key] for key in ("device", "threads") if key in document["cost"]}
     data = {key: value for key, value in document["data"].items() if key != "sizes"}
+    if member.first_weights:
+        data["first weights"] = member.first_weights[:12]
     return {
         "configuration": config,
         "code": document["git"] | {file: str(known)[:12] for file, known in document["code"].items()},

@@ -35,6 +35,7 @@ def run(arguments: list[str]) -> int:
     from dltrain.data.changes import data_changes
     from dltrain.run import experiment
     from dltrain.run.data import check_skipped
+    from dltrain.run.lineage import weights_changed
     from dltrain.run.record import logging_to
     from dltrain.storage.run_folder import read_contract
 
@@ -46,6 +47,8 @@ def run(arguments: list[str]) -> int:
             say(
                 f"the data have changed since {paths[0]} was trained ({changed}); this run trains on the present ones"
             )
+    if changed := weights_changed(config, paths[0]):
+        say(f"{changed}; this run begins with the present ones")
     folder = new_folder(config.output, run_name(config))
     with logging_to(folder):
         experiment.run(built, folder)

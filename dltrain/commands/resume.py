@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,23 @@ def run(arguments: list[str]) -> int:
     from dltrain.run.resume import check_longer
 
     command, former = str(earlier.get("command", "")), [str(o) for o in earlier.get("overrides", [])]
-    built = experiment.prepare(config, door, command, former, startup, path)
+    longer = tuple(lengths([*map(str, earlier.get("longer") or ()), *overrides]))
+    built = experiment.prepare(config, door, command, former, startup, path, longer=longer)
     if overrides:
         check_longer(path, built, saved.read(path, catalogue, []), door)
     with logging_to(path):
         experiment.run(built, path, resume=True, strict=strict)
     return 0
+
+
+def lengths(overrides: Iterable[str]) -> list[str]:
+    """Return the last override of each key of the length of a run.
+
+    >>> lengths(["epochs=3", "device=cpu", "epochs=4"])
+    ['epochs=4']
+    """
+    last = {key: text for text in overrides if (key := text.partition("=")[0]) in LENGTH}
+    return list(last.values())
 
 
 def complete_manifest(path: Path) -> bool:

@@ -17,6 +17,8 @@ class Experiment:
         startup: seconds from the start of the process to each milestone
         loggers: by word
         code: digests of the user's own files, taken before they could be edited during the training
+        longer: the length that a resumed run was given, as overrides
+        weights: digest of the file that the initial weights come from, empty for none
         stacked: whether it trains together with others, whose results are equal within rounding
     """
 
@@ -29,3 +31,5 @@ class Experiment:
     loggers: Mapping[str, object] = field(default_factory=dict)
     stacked: bool = False
     code: Mapping[str, str] = field(default_factory=dict)
+    longer: tuple[str, ...] = ()
+    weights: str = ""

@@ -32,6 +32,7 @@ from dltrain.run.constant import constant_scores
 from dltrain.run.data import check_resumed
 from dltrain.run.destinations import build_loggers
 from dltrain.run.failures import explain, never_finite, problem_of
+from dltrain.run.lineage import digest_of_weights
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
 from dltrain.run.tuning import resolve_auto
@@ -58,16 +59,19 @@ def prepare(
     earlier: Path | None = None,
     splits: Splits | None = None,
     trial: bool = True,
+    longer: tuple[str, ...] = (),
 ) -> Experiment:
     """Build everything of a run. What the data or the machine refuse is refused here, before the folder exists.
 
     `earlier` is the folder of a run to resume, whose normalization is used; `splits` are the data of another run of this
-    process over the same dataset. With `trial`, parts of the user's own are tried before a new run.
+    process over the same dataset. With `trial`, parts of the user's own are tried before a new run. `longer` are the overrides by
+    which a run to resume was lengthened.
     """
     begun = time.perf_counter()
     # before the code is imported
     flat = saved.flat(saved.as_saved(config))
     code = own_digests(str(value) for key, value in flat.items() if key.endswith("_target_"))
+    weights = digest_of_weights(config, earlier)
     config = resolve_auto(config, door, keys_of(overrides) if earlier is None else ())
     statistics, contract = (
         (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
@@ -88,7 +92,18 @@ def prepare(
         config = with_threads(config, torch.get_num_threads())
     loggers = build_loggers(config, door)
     timings = {**startup, "build": round(time.perf_counter() - begun, 4)}
-    return Experiment(config, parts, plan, command, tuple(overrides), timings, loggers, code=code)
+    return Experiment(
+        config,
+        parts,
+        plan,
+        command,
+        tuple(overrides),
+        timings,
+        loggers,
+        code=code,
+        longer=longer,
+        weights=weights,
+    )
 
 
 def with_former_threads(config: Config, earlier: Path | None) -> Config:

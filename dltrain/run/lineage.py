@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,14 +15,44 @@ from dltrain.config.schema import Config
 from dltrain.data.changes import data_changes
 from dltrain.data.contract import Contract
 from dltrain.errors import CheckpointProblem, assigned, typed
+from dltrain.initializers.pretrained import BEST_WEIGHTS
 from dltrain.run.source import run_of, same_outputs
+from dltrain.storage.manifest import digest
 from dltrain.storage.run_folder import read_contract
+from dltrain.storage.summary import read_json
 
 # runs that are followed back
 MOST = 20
 # keys that decide which samples of the same data are those of training
 DIVISION = (*SPLIT_BY, *(key for key in REPLICATES if key != "seed"), "dataset.limit")
 CONFIG = "config.yaml"
+
+
+def digest_of_weights(config: Config, earlier: Path | None = None) -> str:
+    """Return the SHA-256 of the file that initial weights come from, empty for none; of a run to resume what it recorded."""
+    if earlier is not None:
+        return recorded_digest(earlier)
+    path = config.initializer.get("path")
+    file = Path(os.path.expanduser(path)) if isinstance(path, str) else None
+    if file is not None and file.is_dir():
+        file /= BEST_WEIGHTS
+    return digest(file) if file is not None and file.is_file() else ""
+
+
+def recorded_digest(run: Path) -> str:
+    """Return the digest of the initial weights that a run recorded; empty where it says nothing."""
+    try:
+        return str(read_json(run / "summary.json").get("first_weights") or "")
+    except (OSError, ValueError):
+        return ""
+
+
+def weights_changed(config: Config, run: Path) -> str:
+    """Return that the file of the initial weights of a run holds others now; empty where it does not, or that is not known."""
+    known = recorded_digest(run)
+    if not known or known == digest_of_weights(config):
+        return ""
+    return f"the weights at initializer.path={config.initializer.get('path')} are others than those that {run} began with"
 
 
 def seen_before(config: Config, contract: Contract | None) -> tuple[str, ...]:

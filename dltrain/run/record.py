@@ -76,6 +76,8 @@ def facts(experiment: Experiment) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "config": saved.flat(saved.as_saved(config)),
         **({"code": experiment.code} if experiment.code else {}),
+        **({"longer": list(experiment.longer)} if experiment.longer else {}),
+        **({"first_weights": experiment.weights} if experiment.weights else {}),
         "processor": processor(),
         **({"stacked": True} if experiment.stacked else {}),
         "format": FORMAT,

@@ -31,6 +31,7 @@ from dltrain.run import experiment as runs
 from dltrain.run.built import Experiment
 from dltrain.run.deviation import deviation, difference
 from dltrain.run.git import git_state
+from dltrain.run.lineage import digest_of_weights
 from dltrain.run.record import processor, summary_of
 from dltrain.run.resume import restore
 from dltrain.run.verification import DAMAGE, OF_FINISHED, Records, contradiction, read_confusion
@@ -227,13 +228,18 @@ def causes(records: Records, built: Experiment) -> list[str]:
         "device": built.plan.device.type,
     }
     found = [f"{name} {then[name]} → {now[name]}" for name in now if then.get(name) not in (None, now[name])]
-    return [*found, *_data_changes(records, built), *_code_changes(said)]
+    return [*found, *_data_changes(records, built), *_weights_changes(said, built), *_code_changes(said)]
 
 
 def _data_changes(records: Records, built: Experiment) -> Iterator[str]:
     known, present = records.contract, built.parts.contract
     if changed := data_changes(known, present):
         yield f"data ({changed})"
+
+
+def _weights_changes(said: Mapping[str, Any], built: Experiment) -> Iterator[str]:
+    if (known := said.get("first_weights")) and known != digest_of_weights(built.config):
+        yield f"data (the file of the first weights, initializer.path={built.config.initializer.get('path')}, is another one)"
 
 
 def _code_changes(said: Mapping[str, Any]) -> Iterator[str]:

@@ -82,6 +82,7 @@ class Finished:
         if (
             why := code_changed(config, run)
             or self.data_written(config, run)
+            or other_weights(config, run)
             or self.data_differ(config, run)
         ):
             say(f"{why}, so that its job is not taken over")
@@ -145,6 +146,15 @@ def code_changed(config: Config, run: Path) -> str:
         if changed
         else f"{run} does not say by which code it was trained"
     )
+
+
+def other_weights(config: Config, run: Path) -> str:
+    """Return that a run began with other weights than those that its configuration names now; empty where it did not."""
+    if not config.initializer.get("path"):
+        return ""
+    from dltrain.run.lineage import weights_changed
+
+    return weights_changed(config, run)
 
 
 def newest_change(place: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -13,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
-from dltrain.errors import UserError
+from dltrain.errors import FindingsFailure, UserError
 
 SMALL = ["model=cnn", "quiet=true"]
 
@@ -229,3 +230,41 @@ def test_samples_that_earlier_runs_were_trained_on_are_told(workdir, train, dltr
     said = capsys.readouterr().err
     assert f"the first weights of {third} come from {second}; samples of its training" in said
     assert f"come from {first}; samples" in said
+
+
+def test_other_first_weights_under_the_same_path_are_no_repetition(workdir, train, dltrain, capsys):
+    """Found by a tester: resume, reuse, reproduce, rerun, diff and compare knew the path alone."""
+
+    def reused(name):
+        summaries = workdir.glob(f"outputs/{name}/*/*/summary.json")
+        return ["reused" in json.loads(file.read_text()) for file in summaries]
+
+    source = train("epochs=1")
+    fine = ("initializer=pretrained", f"initializer.path={source.path}", "epochs=1")
+    run = train(*fine, "lr=0.001")
+    digest = hashlib.sha256((source.path / "checkpoints/best.safetensors").read_bytes()).hexdigest()
+    assert run.summary["first_weights"] == digest
+    assert dltrain("-m", *fine, "lr=0.001,0.01", "name=first", "quiet=true") == 0
+    assert dltrain("-m", *fine, "lr=0.001,0.01", "name=again", "sweep.reuse=true", "quiet=true") == 0
+    assert reused("again") == [True, True]
+    assert dltrain("resume", str(source.path), "epochs=2") == 0
+    capsys.readouterr()
+
+    assert dltrain("-m", *fine, "lr=0.001,0.01", "name=other", "sweep.reuse=true", "quiet=true") == 0
+    assert reused("other") == [False, False] and "are others than those that" in capsys.readouterr().err
+    with pytest.raises(FindingsFailure):
+        dltrain("reproduce", str(run.path), "--json")
+    (cause,) = json.loads(capsys.readouterr().out)["likely_causes"]
+    assert "the file of the first weights" in cause
+    before = set(workdir.glob("outputs/*/*"))
+    assert dltrain("rerun", str(run.path)) == 0
+    assert "begins with the present ones" in capsys.readouterr().err
+    (second,) = set(workdir.glob("outputs/*/*")) - before
+    assert dltrain("diff", str(run.path), str(second), "--json") == 0
+    assert [item["key"] for item in json.loads(capsys.readouterr().out)["data"]] == ["first weights"]
+    assert dltrain("compare", str(run.path), str(second)) == 0
+    said = capsys.readouterr().out
+    assert f"first weights={digest[:8]}" in said and "counts once" not in said
+    # a resumed run keeps the digest of what it began with
+    assert dltrain("resume", str(run.path), "epochs=2") == 0
+    assert json.loads((run.path / "summary.json").read_text())["first_weights"] == digest

@@ -668,3 +668,48 @@ def test_a_wrong_page_is_refused(workdir, dltrain, options, says):
     with pytest.raises(UserError, match=says):
         dltrain("compare", "0000", *options)
     assert [path.name for path in workdir.iterdir()] == [OUTPUT]
+
+
+# What was asked for, and what a run chose ---------------------------------------------------------------------------
+
+
+def test_rates_that_auto_chose_are_one_configuration_as_in_the_sweep_and_are_told(workdir):
+    rates = [0.00316, 0.01, 0.01]
+    jobs = [
+        {
+            "objective": 1.0 + seed,
+            "config": {"lr": rate, "optimizer.lr": rate, "seed": seed},
+            "overrides": ["lr=auto", f"seed={seed}"],
+        }
+        for seed, rate in enumerate(rates)
+    ]
+    found = compared(make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs))
+    (group,) = found.groups
+    assert [len(group.members), group.mean] == [3, 2.0]
+    assert "these runs: lr=auto chose 0.00316, 0.01, 0.01" in found.notes
+    chosen = {
+        "objective": 1.0,
+        "config": {"lr": 0.01, "optimizer.lr": 0.01, "seed": 3},
+        "overrides": ["lr=0.01"],
+    }
+    both = compared(make_sweep(workdir / OUTPUT / "t" / stamp(1), [*jobs, chosen]))
+    assert sorted(str(group.choices["lr"]) for group in both.groups) == ["0.01", "auto"]
+
+
+@pytest.mark.ci
+def test_a_run_that_was_lengthened_is_repeated_as_long_as_it_is(workdir, train, dltrain, capsys):
+    short = train("epochs=1", "lr=0.01", "name=c")
+    train("epochs=1", "lr=0.001", "name=c")
+    assert dltrain("resume", str(short.path), "epochs=2") == 0
+    assert json.loads((short.path / "summary.json").read_text())["longer"] == ["epochs=2"]
+    assert dltrain("resume", str(short.path), "epochs=3", "threads=1") == 0
+    capsys.readouterr()
+    assert dltrain("compare", *map(str, workdir.glob("outputs/c/*"))) == 0
+    said = capsys.readouterr().out
+    assert " epochs=3 " in next(
+        line for line in said.splitlines() if "seed=0,1" in line and "lr=0.01" in line
+    )
+    assert " epochs=1 " in next(
+        line for line in said.splitlines() if "seed=0,1" in line and "lr=0.001" in line
+    )
+    assert dltrain("verify", str(short.path)) == 0

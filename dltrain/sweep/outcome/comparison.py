@@ -18,7 +18,15 @@ from dltrain.direction import Mode, direction_of
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
 from dltrain.storage.summary import UNRANKED
 from dltrain.sweep.outcome import statistics
-from dltrain.sweep.outcome.groups import Group, copies_notes, data_names, grouped, number_data, repeated
+from dltrain.sweep.outcome.groups import (
+    Group,
+    copies_notes,
+    data_names,
+    grouped,
+    number_data,
+    rates_notes,
+    repeated,
+)
 from dltrain.sweep.outcome.members import Member
 from dltrain.sweep.outcome.notes import remark_notes
 
@@ -141,7 +149,12 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
     remarked = remark_notes((_label(member), member.summary) for member in kept)
     sign = 1 if mode == "min" else -1
     groups.sort(key=lambda group: (group.data, sign * group.mean))
-    found = Comparison(metric, mode, groups, [*notes, *remarked, *copies_notes(groups), *budget_notes(kept)])
+    found = Comparison(
+        metric,
+        mode,
+        groups,
+        [*notes, *remarked, *copies_notes(groups), *rates_notes(groups), *budget_notes(kept)],
+    )
     for part in found.by_data:
         judge(part)
     return found

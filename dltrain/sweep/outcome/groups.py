@@ -12,7 +12,7 @@ from dltrain.config.keys import REPLICATES, SPLIT_BY, label
 from dltrain.errors import typed
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.outcome import statistics
-from dltrain.sweep.outcome.members import Member, choices_of
+from dltrain.sweep.outcome.members import Member, choices_of, rates_note
 
 
 @dataclass
@@ -73,8 +73,11 @@ def grouped(members: Sequence[Member], metric: str) -> list[Group]:
     Runs of one configuration on other data are a group apart, with the fingerprint as one of its choices.
     """
     groups: dict[str, list[Group]] = {}
-    for member, choices in zip(members, choices_of(members), strict=True):
+    for member, choices in zip(members, choices_of(members, asked=True), strict=True):
         kept = {key: value for key, value in choices.items() if key not in REPLICATES}
+        # the file of one path may have changed from run to run
+        if member.first_weights and len({other.first_weights for other in members} - {""}) > 1:
+            kept["first weights"] = member.first_weights[:8]
         alike = groups.setdefault(repr(kept), [])
         part, seen = member.replicate[1:], member.scored_on
         group = next((group for group in alike if group.prints.get(part, seen) == seen), None)
@@ -135,7 +138,8 @@ def repeated(group: Group) -> str:
         values = {value for run in group.members if isinstance(value := run.config.get(key), int)}
         if len(values) > 1:
             again[key] = sorted(values)
-    kept = [text for text in member.overrides if text.lstrip("+").partition("=")[0] not in again]
+    asked = {text.lstrip("+").partition("=")[0]: text for text in member.overrides}
+    kept = [text for key, text in asked.items() if key not in again]
     axes = [f"{key}={','.join(map(str, values))}" for key, values in again.items()]
     options = zip(
         ("--config-name", "--config-dir"), options_of(str(member.summary.get("command") or "")), strict=True
@@ -145,6 +149,13 @@ def repeated(group: Group) -> str:
 
 def _is_whole(member: Member) -> bool:
     return member.summary.get("status") in WHOLE
+
+
+def rates_notes(groups: Sequence[Group]) -> list[str]:
+    """Say where the repetitions of a configuration trained with different rates."""
+    return [
+        f"{group.name or 'these runs'}: {note}" for group in groups if (note := rates_note(group.members))
+    ]
 
 
 def copies_notes(groups: Sequence[Group]) -> list[str]:

@@ -21,6 +21,10 @@ from dltrain.storage.summary import read_json, read_summary
 _SHOWN = ("status", "metric", "objective", "best_epoch", "seconds")
 
 
+# the override by which each run chooses its rate
+AUTO = "lr=auto"
+
+
 @dataclass
 class Member:
     """A run that is compared."""
@@ -56,9 +60,15 @@ class Member:
         return str(self.data.get("fingerprint") or "")
 
     @property
+    def first_weights(self) -> str:
+        """Return the digest of the file that its initial weights come from; "" where there is none, or it is not known."""
+        return str(self.summary.get("first_weights") or "")
+
+    @property
     def overrides(self) -> list[str]:
-        found = self.summary.get("overrides")
-        return list(map(str, found)) if isinstance(found, list) else []
+        """Return what was asked for, with the length that a resumed run was given."""
+        found = [self.summary.get(key) for key in ("overrides", "longer")]
+        return [str(text) for texts in found if isinstance(texts, list) for text in texts]
 
     @property
     def given(self) -> set[str]:
@@ -103,10 +113,28 @@ def _job_number(name: str) -> tuple[int, str]:
     return job_number(name) or 0, name
 
 
-def choices_of(members: Sequence[Member]) -> list[dict[str, Any]]:
-    """Return, for each run, the words and the keys in which the runs differ."""
+def choices_of(members: Sequence[Member], asked: bool = False) -> list[dict[str, Any]]:
+    """Return, for each run, the words and the keys in which the runs differ.
+
+    Args:
+        asked: whether a rate that lr=auto chose counts as auto: repetitions of one configuration may choose different ones
+    """
     given = {key for member in members for key in member.given}
-    return differences([member.config for member in members], given) if members else []
+    configs = [as_asked(member) if asked else member.config for member in members]
+    return differences(configs, given) if members else []
+
+
+def as_asked(member: Member) -> dict[str, Any]:
+    """Return the configuration of a run, with lr=auto where it was asked for."""
+    rate = {"lr": "auto", "optimizer.lr": "auto"} if AUTO in member.overrides else {}
+    return member.config | {key: value for key, value in rate.items() if key in member.config}
+
+
+def rates_note(members: Sequence[Member]) -> str:
+    """Return which rates lr=auto chose for the repetitions of a configuration; empty where it chose one."""
+    rates = [member.config.get("optimizer.lr") for member in members if AUTO in member.overrides]
+    texts = [f"{rate:.3g}" for rate in rates if isinstance(rate, int | float)]
+    return f"{AUTO} chose {', '.join(texts)}" if len(set(texts)) > 1 else ""
 
 
 def rows_of(members: Sequence[Member]) -> list[dict[str, Any]]:

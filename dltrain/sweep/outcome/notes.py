@@ -11,6 +11,8 @@ from dltrain.data.errors import some
 from dltrain.errors import typed
 from dltrain.storage.summary import texts
 from dltrain.sweep.jobs import Job
+from dltrain.sweep.outcome.members import AUTO, Member, rates_note
+from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.plan import Plan
 from dltrain.text import counted
 
@@ -48,6 +50,17 @@ def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished
         )
     elif any(job.state == "failed" for job in jobs):
         notes.append(f"to run what failed again: {plan.resume_command(folder)} sweep.retry=failed")
+    return notes
+
+
+def different_rates(rows: Iterable[Row]) -> list[str]:
+    """Say where the repetitions of a configuration trained with different rates, since lr=auto chose one for each."""
+    notes = []
+    for row in rows:
+        # only such jobs: each is read from its folder
+        members = [Member(job.folder) for job in row.jobs if AUTO in job.overrides and not job.failed]
+        if len(members) > 1 and (note := rates_note(members)):
+            notes.append(f"{row.label()}: {note}")
     return notes
 
 

@@ -30,6 +30,7 @@ SHELVES: tuple[Shelf, ...] = ("archive", "trash")
 HOME = ".dltrain"
 # beside the trash, while it is emptied
 _DELETING = ".deleting-"
+MAX_NAME = 255  # bytes, on the usual file systems
 _TRIES = 10
 LOCKS = ("run.lock", "sweep.lock")
 
@@ -217,8 +218,10 @@ def shelved(output: Path, text: str) -> list[Place]:
 
 
 def _delete(folder: Path) -> None:
-    """Delete all that can be deleted. Raises ResourceProblem for the rest, such as files of another user."""
+    """Delete all that can be deleted of a folder, or a file or link. Raises ResourceProblem for the rest, such as files of another user."""
     try:
+        if not folder.is_dir() or folder.is_symlink():
+            return folder.unlink(missing_ok=True)
         try:
             shutil.rmtree(folder)
         except (RecursionError, OSError) as error:
@@ -302,22 +305,17 @@ def empty(base: Path, listed: Iterable[Path] | None = None) -> list[Path]:
     _check_unused(found)
     if not home.is_dir() or home.is_symlink():
         return []
-    away = home / f"{_DELETING}{secrets.token_hex(4)}"
-    renamed, kept = _rename_items(items, away)
-    rest = [entry for entry in os.scandir(home) if entry.name.startswith(_DELETING)]
-    folders = [Path(entry.path) for entry in rest if entry.is_dir(follow_symlinks=False)]
+    renamed, kept = _rename_items(items, home)
+    rest = [Path(entry.path) for entry in os.scandir(home) if entry.name.startswith(_DELETING)]
     try:
         # one may have been resumed meanwhile
-        _check_unused(folders)
+        _check_unused([path for path in rest if not path.is_symlink()])
     except FolderInUse:
         for item, target in renamed.items():
             _put_back(target, item)
-        with suppress(OSError):
-            for folder in (*away.iterdir(), away):
-                folder.rmdir()
         raise
-    for folder in folders:
-        _delete(folder)
+    for path in rest:
+        _delete(path)
     for trash in found:
         _remove_emptied(trash, [*renamed])
     for folder in (home / "trash", home):
@@ -330,22 +328,21 @@ def empty(base: Path, listed: Iterable[Path] | None = None) -> list[Path]:
     return list(renamed)
 
 
-def _rename_items(items: Sequence[Path], away: Path) -> tuple[dict[Path, Path], list[OSError]]:
-    """Move items of the trash into a new folder; return where they are now, and why others cannot be moved.
+def _rename_items(items: Sequence[Path], home: Path) -> tuple[dict[Path, Path], list[OSError]]:
+    """Rename items of the trash, which needs no room on the disk; return where they are now, and why others cannot be renamed.
 
     What is gone meanwhile, since it was restored, is left out, as is a folder that runs have come into.
     """
-    if items:
-        away.mkdir()
+    mark = secrets.token_hex(4)
     renamed: dict[Path, Path] = {}
     kept: list[OSError] = []
     for number, item in enumerate(items):
         # before it is moved, too: a process that is killed in between leaves nothing to be deleted that was not listed
         if _has_runs(item):
             continue
-        # by its own name, which a message may show
-        target = away / str(number) / item.name
-        target.parent.mkdir()
+        # with its own name, which a message may show
+        name = f"{_DELETING}{mark}-{number}-{item.name}"
+        target = home / (name if len(os.fsencode(name)) <= MAX_NAME else f"{_DELETING}{mark}-{number}")
         try:
             os.rename(item, target)
         except FileNotFoundError:

@@ -711,6 +711,22 @@ def test_a_folder_that_runs_came_into_is_not_moved_to_be_deleted(run, monkeypatc
     assert where(late.name) == [Path(".dltrain/trash") / late]
 
 
+def test_the_trash_is_emptied_on_a_disk_without_room_for_a_folder(run, dltrain, monkeypatch):
+    """Found by a hostile tester: nothing was freed, and what had been moved before was in no list."""
+    others = [make_run(OUTPUT / "n" / stamp(number)) for number in (1, 2)]
+    package.trash(run, *others)
+    (Path(".dltrain/trash/outputs") / ("x" * 250)).mkdir()
+    Path(".dltrain/.deleting-rest/0/run").mkdir(parents=True)
+
+    def full(path, *rest):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    assert dltrain("trash", "--empty", "--yes") == 0
+    monkeypatch.undo()
+    assert not Path(".dltrain").exists()
+
+
 def test_what_a_dying_process_left_in_the_trash_is_deleted_with_the_next(run, monkeypatch):
     package.trash(run)
     with monkeypatch.context() as patch:

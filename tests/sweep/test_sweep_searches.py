@@ -173,6 +173,9 @@ def test_reuse_takes_over_no_run_on_data_that_have_changed(workdir, dltrain, cap
     rows = [f"{i * 7 % 11},{i % 5},{'ab'[i * 7 % 11 > 5]}" for i in range(60)]
     (workdir / "t.csv").write_text("\n".join(["x,z,kind", *rows]) + "\n")
     common = ("dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "model=linear", "steps=2")
+    # a folder with the name of a column
+    (workdir / "kind").mkdir()
+    os.utime(workdir / "kind", (time.time() + 3600,) * 2)
     assert dltrain("-m", "lr=0.1,0.01", *common) == 0
     assert dltrain("-m", "lr=0.1,0.01", *common, "name=same", "sweep.reuse=true") == 0
     (same,) = workdir.glob("outputs/same/*")

@@ -34,6 +34,7 @@ from dltrain.sweep.outcome.notes import notes_of
 from dltrain.sweep.outcome.ranking import edges, rank, winner
 from dltrain.sweep.outcome.report import write_report
 from dltrain.sweep.plan.checks import check_all
+from dltrain.sweep.plan.cut import left_out
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.reading import COMMON, read_plan
 from dltrain.sweep.record import (
@@ -112,6 +113,8 @@ def run_sweep(
         backend.close()
         return dry_run(plan, len(configs), backend, command_for)
     folder = asked or folder_for(plan)
+    if told := left_out(plan):
+        _say(plan, told)
     begun(folder)
     with explained(plan.resume_command(folder)), ExitStack() as unused, locked(folder):
         unused.callback(backend.close)

@@ -35,6 +35,7 @@ from dltrain.sweep.outcome.notes import different_rates, notes_of
 from dltrain.sweep.outcome.ranking import edges, rank, winner
 from dltrain.sweep.outcome.report import write_report
 from dltrain.sweep.plan.checks import check_all
+from dltrain.sweep.plan.cut import left_out
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.reading import COMMON, read_plan
 from dltrain.sweep.record import (
@@ -113,6 +114,8 @@ def run_sweep(
         backend.close()
         return dry_run(plan, len(configs), backend, command_for)
     folder = asked or folder_for(plan)
+    if told := left_out(plan):
+        _say(plan, told)
     begun(folder)
     with explained(plan.resume_command(folder)), ExitStack() as unused, locked(folder):
         unused.callback(backend.close)

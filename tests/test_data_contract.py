@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,6 +193,78 @@ def test_a_damaged_contract_is_refused(train, table, spoil):
     file.write_text(spoil(file.read_text()))
     with pytest.raises(CheckpointProblem, match=r"data\.json"):
         scores(run)
+
+
+HUGE = 10**400  # no float
+NO_RUN_WRITES: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], object]]] = {
+    "highs": (KINDS, lambda file: file["columns"][0].update(lows=[0.0], highs=[HUGE])),
+    "lows": (KINDS, lambda file: file["columns"][0].update(lows=[-HUGE], highs=[1.0])),
+    "quartiles": (KINDS, lambda file: file["columns"][0].update(quartiles=[0.0, HUGE])),
+    "three quartiles": (KINDS, lambda file: file["columns"][0].update(quartiles=[0.0, 1.0, 2.0])),
+    "fill": (KINDS, lambda file: file["columns"][0].update(fill=HUGE)),
+    "no fill": (KINDS, lambda file: file["columns"][0].update(fill=None)),
+    "centers": (KINDS, lambda file: file["columns"][0].update(centers=[HUGE])),
+    "a center that is no number": (KINDS, lambda file: file["columns"][0].update(centers=[math.nan])),
+    "target_mean": (PRICES, lambda file: file.update(target_mean=[HUGE])),
+    "target_std": (PRICES, lambda file: file.update(target_std=[HUGE])),
+    "two means": (PRICES, lambda file: file.update(target_mean=[1.0, 2.0], target_std=[1.0, 2.0])),
+    "one class name": (KINDS, lambda file: file.update(class_names=["ant"])),
+    "no class name": (KINDS, lambda file: file.update(class_names=[])),
+    "class names by name": (KINDS, lambda file: file.update(class_names={"ant": 1, "bee": 2, "cat": 3})),
+    "another task": (KINDS, lambda file: file.update(task="regression")),
+    "an objective": (KINDS, lambda file: file.update(task="objective")),
+    "no targets": (KINDS, lambda file: file.update(targets=[])),
+    "a target of numbers": (KINDS, lambda file: file["targets"][0]["format"].update(kind="number")),
+    "a number as a category": (KINDS, lambda file: file["columns"][0]["format"].update(kind="category")),
+    "a level less": (KINDS, lambda file: file["columns"][2]["levels"].pop()),
+    "a column less": (KINDS, lambda file: file["columns"].pop()),
+    "another shape": (KINDS, lambda file: file.update(input_shape=[2**62])),
+    "samples without end": (KINDS, lambda file: file["sizes"].update(train=HUGE)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words, change", NO_RUN_WRITES.values(), ids=NO_RUN_WRITES)
+def test_a_contract_that_no_run_wrote_is_refused(train, dltrain, table, words, change):
+    """With exit code 4 and one line, where a conversion, an index or a shape of numpy or torch ended in a traceback."""
+    run = train(*words, "steps=2")
+    file = run.path / "data.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    verbs = ("evaluate",) if not content["targets"] else ("predict", "evaluate")
+    for verb in verbs:
+        with pytest.raises(CheckpointProblem, match=r"data\.json") as refused:
+            dltrain(verb, run.path, *["t.csv"] * (verb == "predict"))
+        assert refused.value.exit_code == 4 and len(str(refused.value).splitlines()) == 1
+
+
+SWAPPED: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], object]]] = {
+    "classes": (KINDS, lambda file: (file["class_names"].reverse(), file["targets"][0]["levels"].reverse())),
+    "levels": (KINDS, lambda file: file["columns"][2]["levels"].reverse()),
+    "mean of the targets": (PRICES, lambda file: file.update(target_mean=[0.0])),
+    "deviation of the targets": (PRICES, lambda file: file.update(target_std=[1.0])),
+}
+
+
+@pytest.mark.parametrize("words, change", SWAPPED.values(), ids=SWAPPED)
+def test_a_contract_with_other_names_or_scales_is_used_by_no_verb(train, dltrain, table, words, change):
+    """normalization.safetensors holds their hash: `predict` and `export` gave swapped names where `evaluate` refused."""
+    run = train(*words, "steps=2")
+    file = run.path / "data.json"
+    whole = file.read_text()
+    content = json.loads(whole)
+    change(content)
+    file.write_text(json.dumps(content))
+    for command in (
+        ("predict", run.path, "t.csv"),
+        ("predict", run.path, "--split", "test"),
+        ("export", run.path, "--format", "safetensors"),
+        ("evaluate", run.path),
+    ):
+        with pytest.raises(CheckpointProblem, match="than the run was trained on; .*dltrain rerun "):
+            dltrain(*command)
+    file.write_text(whole)
+    assert dltrain("predict", run.path, "t.csv") == 0
 
 
 def test_a_run_on_images_of_an_earlier_version_goes_on(train, dltrain, workdir):

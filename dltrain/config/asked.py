@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from dltrain.config.catalogue import OVERLAYS, Catalogue, Word, leaves, written
 from dltrain.config.groups import group_of
 from dltrain.config.keys import ELSEWHERE, LENGTH, is_safe, keys_of
 from dltrain.errors import UserError, split_command
+from dltrain.storage.proposed import options_of
 
 # the source of a value whose default is null, and that nobody chose
 AUTOMATIC = "automatic"
@@ -95,22 +95,6 @@ def keys_of_sweep(command: str, given: frozenset[str]) -> frozenset[str]:
     if not {"-m", "--multirun"} & set(arguments):
         return given
     return frozenset(keys_of(arguments))
-
-
-def options_of(command: str) -> tuple[str, str]:
-    """Return the values of `--config-name` and `--config-dir` in a command; "" where it has none, or is damaged."""
-    try:
-        arguments = split_command(command)
-    except ValueError:
-        return "", ""
-    found = {"-cn": "", "-cd": ""}
-    short = {"--config-name": "-cn", "--config-dir": "-cd"}
-    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
-        option, equals, value = argument.partition("=")
-        option = short.get(option, option)
-        if option in found:
-            found[option] = value if equals else following
-    return found["-cn"], found["-cd"]
 
 
 def primary_word(name: str, folder: str, catalogue: Catalogue) -> Word | None:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from dltrain.data.pixels import RESIZES, WHITE
 from dltrain.data.raw import TRAIN, Encoder, RawData, Reader, class_numbers
 from dltrain.data.spec import TargetScale, Task
 from dltrain.data.split_names import SPLIT_NAMES
-from dltrain.data.tables.rules import Rule, rule_from_json
+from dltrain.data.tables.rules import Rule, is_number, rule_from_json
 from dltrain.strict_json import loads
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ FORMAT = 1  # of the file; a reader refuses a higher one
 # letters of the name of a class or column; readers of CSV take 131,072
 LONGEST_NAME = 10_000
 MAX_HASHED = 64_000_000  # bytes, for which SHA-256 takes about 0.1 s
+MOST_SAMPLES = 2**40  # of a split
+_TASKS = ("classification", "regression")  # an objective has no contract
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,9 @@ class Contract:
         """Raise DataError for text that is no contract, or one of a later version."""
         try:
             content = loads(text)
-            if (version := content.pop("format")) > FORMAT:
+            if type(version := content.pop("format")) is not int:
+                raise ValueError(f"format is {version!r}"[:80])
+            if version > FORMAT:
                 raise DataError(
                     f"data.json has format {version}, and this dltrain reads up to {FORMAT}; use a newer dltrain"
                 )
@@ -158,7 +162,7 @@ class Contract:
             for key in ("columns", "targets"):
                 plain[key] = tuple(map(rule_from_json, plain[key]))
             contract = cls(**plain)
-            _check_types(contract)
+            _check(contract)
             return contract
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, DataError):
@@ -315,14 +319,28 @@ class Contract:
         digest = hashlib.sha256(json.dumps([facts, self.class_names]).encode()).digest()
         return torch.tensor([int.from_bytes(digest[:8], "big", signed=True)])
 
-    def check(self, statistics: Mapping[str, Tensor] | None) -> None:
-        """Raise DataError where an earlier run, whose statistics these are, encoded its columns differently."""
-        if statistics is None or not self.columns:
+    def check(
+        self,
+        statistics: Mapping[str, Tensor] | None,
+        what: str = "the table",
+        cure: str = "put its data back",
+    ) -> None:
+        """Raise DataError where an earlier run, whose statistics these are, encoded its columns or targets differently.
+
+        what: that has the contract; cure: what the message proposes
+        """
+        if statistics is None:
             return
-        if "columns" in statistics:
-            if not torch.equal(statistics["columns"].cpu(), self.code()):
+        if not _is_same(statistics.get("target_mean"), self.target_mean):
+            raise DataError(f"{what} has another mean of the targets than the run was trained on; {cure}")
+        if not _is_same(statistics.get("target_std"), self.target_std):
+            raise DataError(
+                f"{what} has another deviation of the targets than the run was trained on; {cure}"
+            )
+        if (code := statistics.get("columns")) is not None:
+            if code.shape != (1,) or int(code) != int(self.code()):
                 raise DataError(
-                    "the table has other columns, levels or classes than the run was trained on; put its data back"
+                    f"{what} has other columns, levels or classes than the run was trained on; {cure}"
                 )
             return
         # a run of a version that knew numbers and categories only
@@ -335,6 +353,14 @@ class Contract:
             raise DataError(
                 f"the run was made by an earlier dltrain, which encoded {some(map(repr, new))} differently; train it again"
             )
+
+
+def _is_same(known: Tensor | None, given: tuple[float, ...]) -> bool:
+    """Return whether the scale of targets is the saved one; a run of a version that saved none has any."""
+    if known is None:
+        return True
+    values = known.double().cpu()
+    return values.shape == (len(given),) and torch.allclose(values, torch.tensor(given).double(), rtol=1e-6)
 
 
 def _check_names(names: Sequence[str], kind: str) -> None:
@@ -364,27 +390,67 @@ def content_of(raw: RawData) -> str:
     return digest.hexdigest()
 
 
-def _check_types(contract: Contract) -> None:
+def _check(contract: Contract) -> None:
     """Raise ValueError for a contract that no run wrote: the file may come from elsewhere."""
-    numbers = (*contract.input_shape, *contract.target_mean, *contract.target_std, contract.outputs)
-    sound = (
-        contract.task in get_args(Task)
+    if not _has_types(contract):
+        raise ValueError("a value has another type than a run writes")
+    _check_columns(contract)
+    _check_outputs(contract)
+
+
+def _has_types(contract: Contract) -> bool:
+    sizes, reasons = contract.sizes, (contract.skipped, contract.left_out)
+    numbers = (contract.target_mean, contract.target_std, contract.value_range)
+    return (
+        contract.task in _TASKS
+        and all(isinstance(found, tuple) for found in (contract.input_shape, contract.class_names, *numbers))
+        and all(type(size) is int and size > 0 for size in contract.input_shape)
+        and type(contract.outputs) is int
+        and contract.outputs >= 0
         and all(isinstance(name, str) for name in contract.class_names)
         and contract.resize in ("", *RESIZES)
         and type(contract.full_scale) is int
         and 1 <= contract.full_scale <= WHITE
-        and all(isinstance(number, int | float) for number in numbers)
+        and isinstance(contract.in_bytes, bool)
+        and all(is_number(number) for found in numbers for number in found)
         and len(contract.target_mean) == len(contract.target_std)
-        and all(isinstance(value, dict) for value in (contract.skipped, contract.left_out, contract.sizes))
-        and all(isinstance(value, str) for value in (*contract.skipped.values(), *contract.left_out.values()))
-        and all(type(contract.sizes.get(name)) is int and contract.sizes[name] >= 0 for name in SPLIT_NAMES)
-        and all(isinstance(number, int | float) for number in contract.value_range)
         and len(contract.value_range) in (0, 2)
-        and isinstance(contract.content, str)
-        and isinstance(contract.fingerprint, str)
+        and all(isinstance(value, dict) for value in (*reasons, sizes))
+        and all(isinstance(value, str) for found in reasons for value in found.values())
+        and all(type(sizes.get(name)) is int and 0 <= sizes[name] <= MOST_SAMPLES for name in SPLIT_NAMES)
+        and all(isinstance(text, str) for text in (contract.content, contract.fingerprint, contract.files))
     )
-    if not sound:
-        raise ValueError("a value has another type than a run writes")
+
+
+def _check_columns(contract: Contract) -> None:
+    """Raise ValueError where the columns do not give the inputs of the model."""
+    if not contract.columns:
+        return
+    features = sum(len(rule.features) for rule in contract.columns)
+    if contract.input_shape != (features,):
+        shape = "x".join(map(str, contract.input_shape))
+        raise ValueError(f"its columns give {features} features, and the model takes {shape}")
+    for rule in contract.columns:
+        if rule.fill is None and rule.format.kind != "category":
+            raise ValueError(f"column {rule.name!r} has no fill")
+
+
+def _check_outputs(contract: Contract) -> None:
+    """Raise ValueError where classes or targets are not those of the outputs; a file of an earlier version has no number of outputs."""
+    of_classes = contract.task == "classification"
+    kinds = ("category",) if of_classes else ("number", "boolean")
+    if of_classes and contract.targets and not contract.class_names:
+        raise ValueError("it has no class names")
+    for rule in contract.targets:
+        if rule.format.kind not in kinds:
+            raise ValueError(f"the target {rule.name!r} of a {contract.task} is a {rule.format.kind}")
+    given: dict[str, Sequence[object]] = (
+        {"class names": contract.class_names} if of_classes else {"targets": contract.targets}
+    )
+    given["values of target_mean"] = contract.target_mean
+    for what, values in given.items():
+        if values and contract.outputs and len(values) != contract.outputs:
+            raise ValueError(f"it has {len(values)} {what} for {contract.outputs} outputs")
 
 
 def check_columns(found: Mapping[str, Any], wanted: Sequence[str], path: str) -> None:

@@ -41,6 +41,7 @@ from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Rule
 from dltrain.data.tables.targets import Targets, goal_of, read_targets
 from dltrain.declare import declares
+from dltrain.errors import CheckpointProblem
 from dltrain.ranges import FilePath
 
 # the reason for leaving out a column with one value
@@ -208,6 +209,8 @@ def _by_contract(
 
     tolerant: rows with a value that does not fit its column are left out, and named in notes.
     """
+    if not contract.targets:
+        raise CheckpointProblem("data.json of the run names no target column: it is damaged; train again")
     rules, goal = contract.columns, goal_of(contract)
     named = [
         (key, Path(os.path.expanduser(file)))

@@ -10,9 +10,10 @@ from statistics import mean, median
 from typing import Literal
 
 from dltrain.direction import direction_of, improves, metrics_of
-from dltrain.errors import split_command, typed
+from dltrain.errors import typed
 from dltrain.report.record import Record, Row, number_in
 from dltrain.screen.numbers import number
+from dltrain.storage.proposed import beyond_record, name_option
 from dltrain.storage.summary import FINISHED, column_of, texts
 
 Kind = Literal["bad", "warn", "note", "good"]
@@ -59,7 +60,7 @@ def not_finite(record: Record) -> Iterator[Finding]:
                 "bad",
                 f"{name} is not finite in {len(bad)} of {len(record.rows)} evaluations, first in {at(record.rows[bad[0]])}: "
                 "a smaller lr, or regularization=[gradient_clipping], keeps it finite.",
-                typed("find-lr", *without(record, "lr"), *options(record)),
+                proposed(record, "find-lr", *without(record, "lr")),
             )
 
 
@@ -72,7 +73,7 @@ def not_learning(record: Record) -> Iterator[Finding]:
     yield Finding(
         "bad",
         f"train/loss did not fall: {number(first)} in the first evaluation, {number(last)} in the last. It does not learn.",
-        typed("check", *overrides(record), *options(record)),
+        proposed(record, "check", *overrides(record)),
     )
 
 
@@ -117,10 +118,10 @@ def still_falling(record: Record) -> Iterator[Finding]:
     )
     if record.summary["status"] not in FINISHED:
         cure = f". The run is {record.summary['status']}: go on with it."
-        yield Finding("warn", text + cure, typed("resume", record.path, *options(record, "--config-dir")))
+        yield Finding("warn", text + cure, typed("resume", record.path))
         return
     epochs = f"epochs={2 * math.ceil(losses[-1][0])}"
-    command = typed("rerun", record.path, epochs, *options(record, "--config-dir"))
+    command = typed("rerun", record.path, epochs)
     has_epochs = without(record, "steps") == overrides(record)
     yield Finding("warn", f"{text}: train longer.", command if has_epochs else "")
 
@@ -305,25 +306,22 @@ def without(record: Record, *keys: str) -> list[str]:
     return [text for text in overrides(record) if text.partition("=")[0] not in keys]
 
 
-def options(record: Record, *names: str) -> list[str]:
-    """Return the options of the run's command that say where its words are, or those of some names."""
-    try:
-        texts = split_command(record.summary.get("command") or "")
-    except ValueError:
-        return []
-    named = names or ("--config-dir", "--config-name")
-    return [
-        text
-        for before, text in zip(["", *texts], texts, strict=False)
-        if text.startswith(named) or before in named
-    ]
+def command_of(record: Record) -> str:
+    return str(record.summary.get("command") or "")
+
+
+def proposed(record: Record, *words: str) -> str:
+    """Return a command of words and overrides of a run; "" where its record holds what only the user may say."""
+    command = command_of(record)
+    return "" if beyond_record(overrides(record), command) else typed(*words, *name_option(command))
 
 
 def clipped(record: Record) -> str:
     """Return the command of a run with gradient clipping; none for one that has other regularization."""
     if without(record, "regularization") != overrides(record):
         return ""
-    return typed(*overrides(record), "regularization=[gradient_clipping]", *options(record))
+    change = "regularization=[gradient_clipping]"
+    return proposed(record, *overrides(record), change) or typed("rerun", record.path, change)
 
 
 def at(row: Row) -> str:

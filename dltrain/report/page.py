@@ -20,7 +20,7 @@ from typing import Any
 import dltrain
 from dltrain.errors import typed
 from dltrain.report.charts import charts_of, layer_table, place_of, thinned
-from dltrain.report.findings import findings, options, overrides
+from dltrain.report.findings import findings, overrides, proposed
 from dltrain.report.record import Record, columns_of, number_in, numbers_of
 from dltrain.screen.numbers import clock, in_bytes, number
 from dltrain.storage.job_names import job_label
@@ -114,7 +114,9 @@ def told(record: Record) -> dict[str, Any]:
     inferred = summary.get("inferred")
     texts = {key: str(summary.get(key) or "") for key in ("status", "stop_reason", "notes", "command")}
     # the command of a job is that of its sweep
-    own = typed(*overrides(record), *options(record)) if record.is_job and overrides(record) else ""
+    own = ""
+    if record.is_job and overrides(record):
+        own = proposed(record, *overrides(record)) or typed("rerun", record.path)
     return {**texts, "own": own, "inferred": inferred if isinstance(inferred, list) else []}
 
 

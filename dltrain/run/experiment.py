@@ -38,7 +38,7 @@ from dltrain.run.resume import restore
 from dltrain.run.tuning import resolve_auto
 from dltrain.storage import manifest
 from dltrain.storage.files import replace
-from dltrain.storage.run_folder import RunFolder, read_contract, read_statistics
+from dltrain.storage.run_folder import RunFolder, checked_statistics, read_contract
 from dltrain.storage.summary import read_summary
 from dltrain.text import say, utf8
 from dltrain.training.evaluation import confusion
@@ -73,9 +73,8 @@ def prepare(
     code = own_digests(str(value) for key, value in flat.items() if key.endswith("_target_"))
     weights = digest_of_weights(config, earlier)
     config = resolve_auto(config, door, keys_of(overrides) if earlier is None else ())
-    statistics, contract = (
-        (None, None) if earlier is None else (read_statistics(earlier), read_contract(earlier))
-    )
+    contract = None if earlier is None else read_contract(earlier)
+    statistics = None if earlier is None else checked_statistics(earlier, contract)
     new = earlier is None
     parts, plan = build(
         with_former_threads(config, earlier),

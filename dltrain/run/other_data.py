@@ -30,7 +30,7 @@ from dltrain.errors import DataProblem, UserError
 from dltrain.run.data import build_data
 from dltrain.run.lineage import runs_before
 from dltrain.run.scale import FLOATS, Scale
-from dltrain.storage.run_folder import read_contract, read_statistics
+from dltrain.storage.run_folder import checked_statistics, read_contract, read_statistics
 from dltrain.text import counted, first_line, say
 
 # Training samples that are compared where they are decoded from files, spread evenly: all of them would take an epoch.
@@ -124,7 +124,9 @@ def is_copy(path: Path, config: Config, door: Door) -> bool:
     if contract is None:
         return False
     try:
-        splits = build_data(quiet(config), door, torch.device("cpu"), read_statistics(path), contract, True)
+        splits = build_data(
+            quiet(config), door, torch.device("cpu"), checked_statistics(path, contract), contract, True
+        )
     except DataProblem:
         # such as no column that divides them
         return False
@@ -142,7 +144,7 @@ def trained_on(
     if contract is None or not (whole or divides(config) != divides(original)):
         return None
     try:
-        splits = build_data(quiet(original), door, device, read_statistics(path), contract)
+        splits = build_data(quiet(original), door, device, checked_statistics(path, contract), contract)
     except UserError as error:
         return f"the data of the training cannot be read ({first_line(error)})"
     if changed := data_changes(contract, splits.contract):

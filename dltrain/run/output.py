@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -143,11 +144,15 @@ def typed_labels(columns: Columns, found: Predictions) -> Columns:
     if {name.lower() for name in names} <= {"true", "false"}:
         types = {name: name.lower() == "true" for name in names}
     elif target.decimal:
-        types = {name: float(name) for name in names}
-        if all(str(int(float(name))) == name for name in names):
-            types = {name: int(name) for name in names}
+        # a data.json that no run wrote may have any names
+        with suppress(ValueError, OverflowError):
+            types = {name: float(name) for name in names}
+            if all(str(int(float(name))) == name for name in names):
+                types = {name: int(name) for name in names}
     typed = {
-        name: [types[str(v)] for v in columns[name]] for name in ("truth", "label") if name in found.table
+        name: [types.get(str(v), v) for v in columns[name]]
+        for name in ("truth", "label")
+        if name in found.table
     }
     return columns | typed
 

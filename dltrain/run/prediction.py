@@ -32,7 +32,7 @@ from dltrain.run.samples import Broken, Pictures, Samples
 from dltrain.run.scale import FLOATS, Scale, check_values
 from dltrain.run.table import Array, Table
 from dltrain.run.weights import best_weights, load_best, load_weights
-from dltrain.storage.run_folder import read_contract, read_statistics
+from dltrain.storage.run_folder import checked_statistics, read_contract
 from dltrain.training.forward import keep_head_in_float32
 
 
@@ -274,7 +274,8 @@ def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
     Raises CheckpointProblem for a run that has no best weights, UserError for a device that is not there.
     """
     place = choose_device(device)
-    contract, statistics = read_contract(path), read_statistics(path)
+    contract = read_contract(path)
+    statistics = checked_statistics(path, contract)
     if contract is not None and contract.outputs and statistics is not None:
         # before the model is built, which may take long
         weights = best_weights(path)

@@ -52,7 +52,7 @@ from dltrain.run.plan import choose_batch_size, make_plan
 from dltrain.run.scores import Score
 from dltrain.run.uncertainty import uncertainty
 from dltrain.run.weights import load_best
-from dltrain.storage.run_folder import read_contract, read_statistics
+from dltrain.storage.run_folder import checked_statistics, read_contract
 from dltrain.text import SayOnce, say
 from dltrain.training.parts import Metric, Plan
 
@@ -153,7 +153,7 @@ def build_scored(
     set_machine(config)
     device = choose_device(config.device)
     config = undivided(config) if whole else config
-    splits = build_data(config, door, device, read_statistics(path), contract, tolerant=True)
+    splits = build_data(config, door, device, checked_statistics(path, contract), contract, tolerant=True)
     if not whole and (changed := data_changes(contract, splits.contract)):
         command = words or ("evaluate", str(path))
         raise other_data(path, config, changed, command, "" if words else "evaluate")

@@ -18,7 +18,7 @@ from dltrain.errors import UserError, typed
 from dltrain.run.data import build_data, other_data
 from dltrain.run.prediction import Predictions, Predictor
 from dltrain.run.table import Array
-from dltrain.storage.run_folder import read_statistics
+from dltrain.storage.run_folder import checked_statistics
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ def predict_split(member: Predictor, path: Path, name: SplitName, batch_size: in
     Raises DataProblem where the data are gone or have changed, and UserError for a split that the run does not have.
     """
     contract = member.known_contract()
-    splits = build_data(member.config, member.door, member.device, read_statistics(path), contract)
+    splits = build_data(
+        member.config, member.door, member.device, checked_statistics(path, contract), contract
+    )
     if changed := data_changes(contract, splits.contract):
         words = ("predict", str(path), "--split", name)
         raise other_data(path, member.config, changed, words, "predict")

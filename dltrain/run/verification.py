@@ -10,11 +10,11 @@ import json
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -63,6 +63,7 @@ OF_FINISHED = ("test", "objective", "best", "best_epoch")
 MOST_OPEN = 5
 # files that loggers write, which are no records of results
 UNCOVERED = ("run.log", f"{EVENT_FILES}.*", EARLIER)
+LOCKS = ("run.lock", "sweep.lock", ".tags.lock")
 
 
 @dataclass(frozen=True)
@@ -509,17 +510,27 @@ def read_confusion(file: Path) -> tuple[list[str], Tensor]:
 
 def uncovered(records: Records) -> list[str]:
     """Return the names of files and folders in a run folder that no hash covers, the logs aside."""
-    covered = {
-        "checkpoints",
-        *(name.partition("/")[0] for name in (manifest.NAME, *(records.hashes or manifest.RECORDS))),
-    }
-    return beside(records.path, lambda name: name in covered or any(fnmatch(name, log) for log in UNCOVERED))
+    covered = {manifest.NAME, *(records.hashes or manifest.RECORDS)}
+    # `checkpoints` names what is in them and not in their manifests
+    covered |= {records.name(folder) for folder in records.checkpoint_folders}
+    return beside(records.path, covered, lambda name: any(fnmatch(name, log) for log in UNCOVERED))
 
 
-def beside(folder: Path, known: Callable[[str], bool]) -> list[str]:
-    """Return the names in a folder that are not known, folders with a `/`; locks and temporary files are no records."""
-    found = (entry.name + "/" * entry.is_dir() for entry in sorted(folder.iterdir()) if not known(entry.name))
-    return [name for name in found if not name.endswith((".lock", ".tmp"))]
+def beside(folder: Path, covered: Set[str], known: Callable[[str], bool]) -> list[str]:
+    """Return the paths below a folder that are neither covered by a hash nor known, folders with a `/`; locks are no records."""
+    parents = {parent.as_posix() for name in covered for parent in PurePosixPath(name).parents}
+    found: list[str] = []
+    folders = [folder]
+    for place in folders:
+        for entry in place.iterdir():
+            name = entry.relative_to(folder).as_posix()
+            if name in covered or name in LOCKS or known(name):
+                continue
+            if name in parents and entry.is_dir():
+                folders.append(entry)
+            else:
+                found.append(name + "/" * entry.is_dir())
+    return sorted(found)
 
 
 CHECKS: dict[str, Check] = {

@@ -344,6 +344,22 @@ def read_statistics(path: Path) -> dict[str, Tensor] | None:
         raise CheckpointProblem(f"{file} is damaged ({error})") from None
 
 
+def checked_statistics(path: Path, contract: Contract | None) -> dict[str, Tensor] | None:
+    """Return the statistics of a run, as `read_statistics` does.
+
+    Raises CheckpointProblem for a contract that encodes columns, classes or targets otherwise than the run did.
+    """
+    statistics = read_statistics(path)
+    if contract is None:
+        return statistics
+    try:
+        again = f"put the one that the run wrote back, or train again: {typed('rerun', path)}"
+        contract.check(statistics, f"{path / CONTRACT}", again)
+    except DataError as error:
+        raise CheckpointProblem(str(error)) from None
+    return statistics
+
+
 def read_contract(path: Path) -> Contract | None:
     """Return the contract of a run, None in a folder of a version that did not write it.
 

@@ -73,7 +73,7 @@ def verify_sweep(folder: Path, source: Source) -> Verdict:
     except CheckpointProblem:
         # a finding of `hashes`
         return verdict
-    if others := beside(folder, lambda name: name in covered or is_job_folder(name)):
+    if others := beside(folder, covered, is_job_folder):
         verdict.open.append(f"{', '.join(others)} (not among the hashes)")
     return verdict
 

@@ -249,3 +249,10 @@ def test_numbers_in_a_column_of_dates_are_refused_with_what_they_may_be() -> Non
             ) as no:
                 columns.parse("at", known)
             assert "missing_words" not in str(no.value)
+
+
+@pytest.mark.parametrize("form", ["", " ", "%z"])
+def test_an_empty_format_reads_no_date(form):
+    """pyarrow.compute.strptime reads beyond the end of an empty format, which ended the process."""
+    for _ in range(200):
+        assert not text.dates(pa.array(["2024-01-02", "x"]), form)[1].any()

@@ -25,7 +25,7 @@ from PIL import Image
 import dltrain as package
 from dltrain.cli import dispatch, main
 from dltrain.config import door
-from dltrain.config.asked import keys_of_sweep, options_of
+from dltrain.config.asked import keys_of_sweep
 from dltrain.config.compose import quote_foreign
 from dltrain.config.declarations import declared
 from dltrain.config.own_code import imported_by
@@ -35,6 +35,7 @@ from dltrain.processors import cores
 from dltrain.run.verification import keys_of_command
 from dltrain.storage import manifest
 from dltrain.storage.files import copy
+from dltrain.storage.proposed import options_of
 from dltrain.storage.run_folder import read_contract
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.reuse import compares, finished_runs, take_over

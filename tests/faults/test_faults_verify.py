@@ -349,6 +349,25 @@ def test_files_that_no_hash_covers_are_named(small, dltrain, capsys):
     assert "not checked  export/, predictions.csv, report.html, tags.json (not among the hashes)" in page
 
 
+def test_files_below_other_folders_that_no_hash_covers_are_named(small, dltrain, capsys):
+    added = (
+        ".hydra/evil.yaml",
+        "checkpoints/best_old.safetensors",
+        "checkpoints/foo/x",
+        "checkpoints/x.lock",
+        "y.tmp",
+    )
+    for name in added:
+        (small / name).parent.mkdir(exist_ok=True)
+        (small / name).write_text("forged")
+    assert dltrain("verify", small, "--json") == 0
+    told = json.loads(capsys.readouterr().out)[0]["not checked"]
+    listed = next(text for text in told if text.endswith(" (not among the hashes)")).removesuffix(
+        " (not among the hashes)"
+    )
+    assert listed.split(", ") == [name.replace("foo/x", "foo/") for name in added]
+
+
 def test_a_run_of_the_first_format_is_sound(workdir, dltrain, capsys):
     shutil.copytree(Path(__file__).parents[1] / "fixtures" / "format-1", workdir / "run")
     assert dltrain("verify", "run") == 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import seeds
 
 from dltrain import strict_json
@@ -27,7 +28,7 @@ from dltrain.config.values import check_value
 from dltrain.data import cache, cifar, image_files, image_labels, mnist, pixels
 from dltrain.data import npz as arrays_module
 from dltrain.data.contract import Contract, check_columns
-from dltrain.data.contract import _check_types as check_types
+from dltrain.data.contract import _check as check_contract
 from dltrain.data.errors import DataError
 from dltrain.data.prepare import prepare
 from dltrain.data.table import csv
@@ -38,6 +39,8 @@ from dltrain.errors import UserError
 from dltrain.report import findings, page
 from dltrain.report import record as report_record
 from dltrain.run import verification
+from dltrain.run.output import typed_labels
+from dltrain.run.prediction import Predictions
 from dltrain.screen.table import lines
 from dltrain.storage import checkpoint, event_log, index, manifest, query, run_folder, summary
 from dltrain.sweep import books, journal
@@ -124,6 +127,11 @@ def contract(content: bytes, folder: Path) -> None:
     if found.columns:
         (folder / "t.csv").write_text(seeds.TABLE)
         found.encode(folder / "t.csv", targets=bool(found.targets))
+    # what it says of the outputs of a model
+    count = min(found.outputs, 100)
+    if count == found.outputs > 0:
+        said = Predictions(np.zeros((1, count), np.float32), found, np.array([1]))
+        typed_labels(dict(said.table), said)
 
 
 def table(file: Path) -> None:
@@ -534,7 +542,7 @@ def parsers() -> dict[str, Parser]:
                 Contract.encode_table,
                 Contract.check,
                 Contract.code,
-                check_types,
+                check_contract,
                 check_columns,
                 rules.rule_from_json,
                 rules._check_types,

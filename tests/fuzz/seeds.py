@@ -61,14 +61,14 @@ TABLE = "u,v,w,day,y\n" + "".join(
     f"{i}.5,{'ab'[i % 2]},{i % 3},2024-01-{i + 1:02},{'cd'[i % 2]}\n" for i in range(24)
 )
 CONTRACTS = [
-    as_json({"format": 1, "task": "classification", "input_shape": [2], "class_names": ["c", "d"], "targets": [], "target_mean": [],
-             "target_std": [], "sizes": {"train": 2, "val": 0, "test": 0}, "fingerprint": "0", "columns": [column]})
-    for column in (
+    as_json({"format": 1, "task": "classification", "input_shape": [features], "class_names": ["c", "d"], "targets": [], "target_mean": [],
+             "target_std": [], "sizes": {"train": 2, "val": 0, "test": 0}, "fingerprint": "0", "outputs": 2, "columns": [column]})
+    for features, column in zip((2, 3, 2, 1), (
         {"name": "u", "format": {"kind": "number", "decimal": "."}, "fill": 1.0, "indicator": True},
         {"name": "v", "format": {"kind": "category"}, "levels": ["a", "b"], "indicator": True},
         {"name": "day", "format": {"kind": "date", "date": "iso"}, "fill": "2024-01-02", "parts": ["year", "month"], "centers": [2024.0, 0.0]},
         {"name": "w", "format": {"kind": "boolean", "missing_words": ["?"]}, "fill": 1.0},
-    )
+    ), strict=True)
 ] + [
     # a later version, an earlier one, a regression, a table without the column
     as_json({"format": 9}),

@@ -153,15 +153,6 @@ def command(case: str, **summary: Any) -> list[str]:
 
 def test_the_command_to_train_longer():
     assert command("falling") == ["dltrain", "rerun", "runs/a b", "epochs=80"]
-    own = {"command": "dltrain epochs=40 --config-dir 'my conf'"}
-    assert command("falling", **own) == [
-        "dltrain",
-        "rerun",
-        "runs/a b",
-        "epochs=80",
-        "--config-dir",
-        "my conf",
-    ]
     assert findings(record(CASES["falling"][0], overrides=["steps=400"]))[0].command == ""
 
 
@@ -215,15 +206,24 @@ def test_a_loss_that_falls_within_an_epoch_is_no_underfitting():
 
 
 def test_the_commands_of_runs_that_fail():
-    own = {"overrides": ["lr=10", "model=cnn"], "command": "dltrain lr=10 model=cnn --config-dir=c"}
-    assert command("nan", **own) == ["dltrain", "find-lr", "model=cnn", "--config-dir=c"]
-    assert command("stalled", **own) == ["dltrain", "check", "lr=10", "model=cnn", "--config-dir=c"]
+    own = {"overrides": ["lr=10", "model=cnn"], "command": "dltrain lr=10 model=cnn --config-name=c"}
+    assert command("nan", **own) == ["dltrain", "find-lr", "model=cnn", "--config-name", "c"]
+    assert command("stalled", **own) == ["dltrain", "check", "lr=10", "model=cnn", "--config-name", "c"]
     assert command("spike", **own)[:4] == [
         "dltrain",
         "lr=10",
         "model=cnn",
         "regularization=[gradient_clipping]",
     ]
+    foreign = {**own, "overrides": ["model=cnn", "trust=[theirs]"]}
+    assert command("spike", **foreign) == [
+        "dltrain",
+        "rerun",
+        "runs/a b",
+        "regularization=[gradient_clipping]",
+    ]
+    for case in ("nan", "stalled"):
+        assert not any(finding.command for finding in findings(record(CASES[case][0], **foreign)))
     other = record(CASES["spike"][0], overrides=["regularization=[l2]"])
     assert [finding.command for finding in findings(other)] == [""]
 

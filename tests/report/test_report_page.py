@@ -164,7 +164,7 @@ def test_what_was_asked_and_the_files(run):
 
 def test_a_job_has_its_number_in_the_title_and_its_own_command(tmp_path):
     sweep = tmp_path / "digits_mlp" / "2026-11-26_19-09-27-820e"
-    whole = "dltrain -m lr=0.1,0.2 sweep.seeds=5 --config-dir 'my conf'"
+    whole = "dltrain -m lr=0.1,0.2 sweep.seeds=5 --config-name main"
     overrides = ["lr=0.2", "seed=1", "evaluation.test=false"]
     job = folder(sweep / "31-lr=0.2,seed=1", curves(9), command=whole, overrides=overrides)
     assert "this job alone" not in render(read(job))
@@ -173,7 +173,10 @@ def test_a_job_has_its_number_in_the_title_and_its_own_command(tmp_path):
     assert "<title>digits_mlp 820e/31</title>" in text and "<h1>digits_mlp 820e/31 " in text
     words = Page(text).words
     assert whole in words
-    assert "dltrain lr=0.2 seed=1 evaluation.test=false --config-dir 'my conf'" in words
+    assert "dltrain lr=0.2 seed=1 evaluation.test=false --config-name main" in words
+    foreign = folder(sweep / "32-lr=0.2", curves(9), command=whole, overrides=["lr=0.2", "trust=[theirs]"])
+    words = Page(render(read(foreign), [])).words
+    assert f"dltrain rerun {foreign}" in words and not any("theirs" in word for word in words)
 
 
 def test_layers_have_a_table_and_charts(tmp_path):

@@ -7,6 +7,7 @@ import json
 import math
 import random
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from dltrain.commands.compare import document_of, members_of, page
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.screen.table import cells_of
 from dltrain.sweep.outcome import comparison, figure, statistics
+from dltrain.sweep.outcome.groups import COMMANDS
 from dltrain.sweep.outcome.members import Member
 
 OUTPUT = "outputs"
@@ -237,17 +239,47 @@ def test_the_command_that_repeats_runs_of_several_folds_has_all_of_them(workdir)
     assert lines[1:] == [f"dltrain -m lr={lr} folds=3 seed=0,1,2,3,4 fold=0,1,2" for lr in (1, 2)]
 
 
-def test_the_command_that_repeats_a_run_has_its_words_and_its_folder_of_words(workdir):
-    command = "dltrain --config-dir mine model=own 'name=a b' seed=3"
-    runs = [
+def asked_runs(workdir, overrides, options=""):
+    """Two runs that differ in their rate, with these overrides and options of their command."""
+    return [
         make_run(
-            workdir / OUTPUT / "n" / stamp(n), n, {"optimizer.lr": n + 1.0}, command=command,
-            overrides=["model=own", "name=a b", "seed=3"],
+            workdir / OUTPUT / "n" / stamp(n), n, {"optimizer.lr": n + 1.0},
+            command=f"dltrain {options} {shlex.join(overrides)}", overrides=overrides,
         )
         for n in range(2)
     ]  # fmt: skip
-    told = "dltrain -m model=own 'name=a b' seed=0,1,2,3,4 --config-dir mine"
+
+
+def test_the_command_that_repeats_a_run_has_its_words_and_its_main_file(workdir):
+    runs = asked_runs(workdir, ["model=own", "name=a b", "seed=3"], "--config-name main")
+    told = "dltrain -m model=own 'name=a b' seed=0,1,2,3,4 --config-name main"
     assert f"  {told}" in list(page(compared(*runs)))
+
+
+BEYOND = (
+    "trust=[payload]", "+trust=[payload]", "model._target_=payload.M", "++model={_target_: payload.M}", "hydra.searchpath=[pkg://payload]",
+    "+hydra/callbacks=x", "sweep.space={a: 1}", "logger=[mlflow]", "logger.wandb.mode=online", "model@x=y", "~model", "notes=${oc.env:TOKEN}",
+    "experiment=../theirs", "model=x/../../theirs",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BEYOND)
+def test_a_record_does_not_propose_what_only_the_user_may_say(workdir, text):
+    """Pasted, `trust` or a `_target_` of somebody's record would have the rights of the command line: `rerun` gives them none."""
+    runs = asked_runs(workdir, ["lr=0.1", text])
+    found = compared(*runs)
+    assert {line for line in found.conclusion if line.startswith(COMMANDS)} == {
+        f"for seed in 0 1 2 3 4; do dltrain rerun {run} seed=$seed; done" for run in runs
+    }
+    assert f"Not taken from the records, which may be somebody else's: {text}." in found.conclusion[-1]
+    assert not any(text in line for line in found.conclusion[:-1])
+
+
+@pytest.mark.parametrize("options", ["--config-dir theirs", "-cd=theirs", "--config-name ../theirs/main"])
+def test_a_record_does_not_propose_its_files_of_configuration(workdir, options):
+    found = compared(*asked_runs(workdir, ["lr=0.1"], options))
+    assert all(" rerun " in line for line in found.conclusion[1:3])
+    assert "theirs" in found.conclusion[-1] and not any("theirs" in line for line in found.conclusion[:-1])
 
 
 def test_copies_of_a_run_are_no_repetitions(workdir):

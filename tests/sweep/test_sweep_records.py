@@ -17,12 +17,14 @@ from test_sweep_parts import axes, planted
 
 from dltrain.cli import dispatch
 from dltrain.config.compose import open_catalogue, open_hydra
+from dltrain.config.door import rights_of_record, rights_of_user
 from dltrain.sweep.backends.worker import Watch
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.outcome.ranking import rank, winner
 from dltrain.sweep.outcome.report import write_report
 from dltrain.sweep.plan.composer import Composer
 from dltrain.sweep.plan.plan import Plan
+from dltrain.sweep.plan.reading import read_plan
 
 COMMON = ("dataset.limit=150", "early_stopping=none", "quiet=true", "sweep.jobs=2", "sweep.backend=local")
 FAILS = "1e+30"
@@ -294,3 +296,15 @@ def test_evaluations_are_counted_from_the_beginning_of_the_run(step, number):
     row = {"step": float(step), "epoch": 0.5, "val/accuracy": 0.25, "val/loss": 3.0}
     assert watch(row, 0.5) == "enough"
     assert channel.sent == [(7, "row", number, 0.5, 0.25, 0.5)]
+
+
+def test_a_job_of_a_record_is_repeated_with_the_rights_of_a_record(workdir):
+    """Overrides of a stranger's sweep.json, typed as they are, would have the rights of the command line."""
+    catalogue = open_catalogue()
+    hydra = open_hydra(catalogue)
+    texts = ["lr=0.1,0.2", "trust=[theirs]"]
+    rights = {"user": rights_of_user(catalogue), "record": rights_of_record(catalogue, ["lr=0.1"])}
+    plans = {who: read_plan(texts, "config", catalogue, hydra, given) for who, given in rights.items()}
+    told = {who: plan.rerun_command(plan.job_of(0, Path("s"))) for who, plan in plans.items()}
+    assert told["user"].startswith("dltrain lr=0.1 'trust=[theirs]'")
+    assert told["record"] == "dltrain rerun s/0-lr=0.1"

@@ -13,6 +13,7 @@ import numpy as np
 Kind = Literal["number", "boolean", "date", "category"]
 MISSING_LEVEL = "(missing)"
 DATE_PARTS = ("year", "month", "weekday", "hour")
+_WHOLE = 2**53  # to which every whole number is a float
 
 
 @dataclass(frozen=True)
@@ -102,40 +103,58 @@ def rule_from_json(content: Mapping[str, Any]) -> Rule:
 
 def _check_types(rule: Rule) -> None:
     """Raise ValueError for a rule that no run wrote: the file may come from elsewhere."""
-    form = rule.format
-    texts = (
-        rule.name,
-        form.decimal,
-        form.date,
-        form.unit,
-        *form.missing_words,
-        *form.not_missing,
-        *rule.levels,
-        *rule.parts,
+    if not (_has_types(rule) and _has_format(rule.format) and _has_parts(rule)):
+        raise ValueError(f"the rule of column {rule.name!r} is none")
+    if rule.format.kind == "date" and rule.fill is not None and np.isnat(np.datetime64(str(rule.fill), "us")):
+        raise ValueError(f"the fill of column {rule.name!r} is no time")
+
+
+def _has_types(rule: Rule) -> bool:
+    texts, numbers = (rule.levels, rule.parts), (rule.centers, rule.lows, rule.highs, rule.quartiles)
+    is_fill = is_number(rule.fill) if rule.format.kind != "date" else isinstance(rule.fill, str)
+    return (
+        isinstance(rule.name, str)
+        and all(isinstance(found, tuple) for found in (*texts, *numbers))
+        and all(isinstance(text, str) for found in texts for text in found)
+        and all(is_number(number) for found in numbers for number in found)
+        and (rule.fill is None or is_fill)
+        and isinstance(rule.indicator, bool)
     )
-    fill = str if form.kind == "date" else (int, float)
-    parts = DATE_PARTS if form.kind == "date" else ("",)
-    sound = (
+
+
+def _has_format(form: Format) -> bool:
+    words = (form.missing_words, form.not_missing)
+    return (
         form.kind in get_args(Kind)
+        and form.decimal in ("", ".", ",")
+        and isinstance(form.date, str)
+        and isinstance(form.unit, str)
+        and all(isinstance(found, tuple) for found in words)
+        and all(isinstance(word, str) for found in words for word in found)
         and type(form.last_year) is int
         and 0 <= form.last_year <= 9999
-        and all(isinstance(text, str) for text in texts)
-        and (rule.fill is None or isinstance(rule.fill, fill))
-        and isinstance(rule.indicator, bool)
         and (form.zoned is None or isinstance(form.zoned, bool))
-        and all(
-            isinstance(value, int | float)
-            for value in (*rule.centers, *rule.lows, *rule.highs, *rule.quartiles)
-        )
-        and len(rule.lows) == len(rule.highs)
-        and len(rule.lows) <= len(rule.parts)
-        and (form.kind == "category" or len(rule.parts) == len(rule.centers))
-        and (form.kind == "category" or set(rule.parts) <= set(parts))
     )
-    if not sound:
-        raise ValueError(f"the rule of column {rule.name!r} is none")
-    if form.kind == "date" and rule.fill is not None:
-        np.datetime64(str(rule.fill), "us")
+
+
+def _has_parts(rule: Rule) -> bool:
+    """Return whether the parts are those of the kind, each with a center."""
+    if rule.format.kind == "category":
+        return not rule.lows and not rule.highs
+    known = DATE_PARTS if rule.format.kind == "date" else ("",)
+    return (
+        len(rule.parts) == len(rule.centers) > 0
+        and set(rule.parts) <= set(known)
+        and len(rule.lows) == len(rule.highs) <= len(rule.parts)
+        and len(rule.quartiles) in (0, 2)
+    )
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value of a JSON file is a finite number that a float holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= _WHOLE if isinstance(value, int) else math.isfinite(value)
 
 
 def _tuples(value: Any) -> Any:

@@ -204,10 +204,14 @@ def dates(texts: Any, form: str) -> tuple[Times, Flags]:
     """Return the texts as times (NaT where they are none) by `iso` or a format of strptime, and which of them are dates."""
     if form == "iso":
         return _iso(texts)
+    none = np.full(len(texts), "NaT", "datetime64[us]"), np.zeros(len(texts), bool)
+    # by an empty format, pyarrow ends the process
+    if not form.replace("%z", "").strip():
+        return none
     try:
         times = pc.strptime(texts, form, "us", error_is_null=True)
     except (pa.ArrowException, ValueError):
-        return np.full(len(texts), "NaT", "datetime64[us]"), np.zeros(len(texts), bool)
+        return none
     values = times.to_numpy(zero_copy_only=False).astype("datetime64[us]")
     # strptime takes 99 for the year 99
     good = ~np.isnat(values) & (values >= np.datetime64("1000-01-01"))

@@ -23,6 +23,7 @@ from dltrain.sweep.outcome.groups import (
     copies_notes,
     data_names,
     grouped,
+    not_proposed_notes,
     number_data,
     rates_notes,
     repeated,
@@ -87,6 +88,7 @@ class Comparison:
                 f"{runs} of each configuration: whether the differences are more than chance cannot be said. "
                 f"Repeat each with {statistics.ENOUGH} seeds, the best first:",
                 *map(repeated, groups[:REPEATED]),
+                *not_proposed_notes(groups[:REPEATED]),
             ]
         worse = [group for group in others if group.p is not None and group.p < statistics.LEVEL]
         equal = [group for group in others if group.p is not None and group.p >= statistics.LEVEL]

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dltrain.config.asked import options_of
 from dltrain.config.keys import REPLICATES, SPLIT_BY, label
+from dltrain.data.errors import some
 from dltrain.errors import typed
+from dltrain.storage.proposed import beyond_record, name_option
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.members import Member, choices_of, rates_note
@@ -127,9 +128,12 @@ COMMANDS = ("dltrain ", "for seed in ")
 
 
 def repeated(group: Group) -> str:
-    """Return the command that trains a configuration with enough seeds, on the folds and splits that its runs have."""
+    """Return the command that trains a configuration with enough seeds, on the folds and splits that its runs have.
+
+    It is a `rerun` where the record holds what only the user may say.
+    """
     member = group.members[0]
-    if str(member.summary.get("command") or "").startswith("dltrain rerun "):
+    if member.command.startswith("dltrain rerun ") or not_proposed(group):
         # what was asked for is a change of another run's configuration
         seeds = " ".join(map(str, range(statistics.ENOUGH)))
         return f"{COMMANDS[1]}{seeds}; do {typed('rerun', member.path)} seed=$seed; done"
@@ -141,10 +145,23 @@ def repeated(group: Group) -> str:
     asked = {text.lstrip("+").partition("=")[0]: text for text in member.overrides}
     kept = [text for key, text in asked.items() if key not in again]
     axes = [f"{key}={','.join(map(str, values))}" for key, values in again.items()]
-    options = zip(
-        ("--config-name", "--config-dir"), options_of(str(member.summary.get("command") or "")), strict=True
-    )
-    return typed("-m", *kept, *axes, *(word for pair in options if pair[1] for word in pair))
+    return typed("-m", *kept, *axes, *name_option(member.command))
+
+
+def not_proposed(group: Group) -> list[str]:
+    """Return what the record of a configuration holds that no proposed command takes from it."""
+    member = group.members[0]
+    return beyond_record(member.overrides, member.command)
+
+
+def not_proposed_notes(groups: Sequence[Group]) -> list[str]:
+    """Say what was left out of the commands that repeat configurations."""
+    found = dict.fromkeys(text for group in groups for text in not_proposed(group))
+    if not found:
+        return []
+    return [
+        f"Not taken from the records, which may be somebody else's: {some(found, 4)}. Add it to rerun if you trust it."
+    ]
 
 
 def _is_whole(member: Member) -> bool:

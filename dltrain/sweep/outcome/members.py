@@ -82,6 +82,10 @@ class Member:
         return [str(text) for texts in found if isinstance(texts, list) for text in texts]
 
     @property
+    def command(self) -> str:
+        return str(self.summary.get("command") or "")
+
+    @property
     def given(self) -> set[str]:
         return keys_given(self.overrides)
 

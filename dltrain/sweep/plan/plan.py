@@ -13,6 +13,7 @@ from dltrain.config.schema import Config, Node
 from dltrain.direction import Mode, direction_of, resolve_mode
 from dltrain.errors import assigned, typed
 from dltrain.storage.job_names import JobFolders
+from dltrain.storage.proposed import beyond_record
 from dltrain.sweep.jobs import Chosen, Job
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.composer import Composer
@@ -124,7 +125,12 @@ class Plan:
         return typed("-m", *self.options, assigned("sweep.resume", folder))
 
     def rerun_command(self, job: Job) -> str:
-        """Return the command that runs the configuration of a job by itself, as bash takes it."""
+        """Return the command that runs the configuration of a job by itself, as bash takes it.
+
+        Overrides of a sweep.json do not get the rights of the command line.
+        """
+        if not self.rights.local and beyond_record(job.overrides, ""):
+            return typed("rerun", job.folder)
         return typed(*self.options, *job.overrides)
 
     def identity(self) -> dict[str, Any]:

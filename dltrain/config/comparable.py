@@ -30,16 +30,18 @@ def definition_of(metric: str) -> tuple[str, ...]:
 def changes(metric: str, configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return the different values of each key that decides how a metric is computed; nothing where all are equal.
 
-    The keys of two words are not compared, nor those of a metric that a configuration does not choose.
+    A key that a configuration lacks is not compared: it belongs to another word, or to a metric that it does not choose.
     """
     groups = definition_of(metric)
     keys = [key for key in sorted(set().union(*configs)) if _is_in(key, groups)]
     found: dict[str, list[Any]] = {}
     for key in keys:
-        measured = [c for c in configs if key in c or not key.startswith("metrics.")]
-        values = {str(value): value for c in measured if (value := c.get(key, _DEFAULTS.get(key))) != {}}
+        values: list[Any] = []
+        for value in (c.get(key, _DEFAULTS.get(key)) for c in configs if key in c or key in _DEFAULTS):
+            if value not in (*values, {}):
+                values.append(value)
         if len(values) > 1:
-            found[key] = list(values.values())
+            found[key] = values
     return _told(found)
 
 

@@ -154,7 +154,8 @@ def compare(runs: Run | Sweep | str | Path | Iterable[Run | Sweep | str | Path])
     """Return a table with one row for each run: the choices in which they differ, and their results.
 
     A sweep, or the folder of one, stands for all its runs. Of the keys of a word that not all runs have, only those that were
-    given are shown. `objective` compares where `metric` is the same.
+    given are shown. `objective` compares where `metric` is the same, and is
+    computed in the same way (docs/runs.md).
 
     >>> slow, fast = (train("model=linear", lr=lr, epochs=1, quiet=True) for lr in (1e-4, 1e-2))
     >>> compare([slow, fast])["lr"]

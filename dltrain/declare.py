@@ -65,7 +65,7 @@ GIVES = {
     "one step size": "one step of all weights along one direction",
     "steps by sign": "steps that depend on the signs of the gradient only",
     "gradients elsewhere": "a wrap that computes gradients at other weights than those that are updated",
-    "slow weights": "a wrap that moves the weights between steps",
+    "slow weights": "a wrap that moves the weights between steps, or an optimizer with one inside",
     "new weights": "more weights are trained after some epochs",
     "composed batches": "a sampler that fixes which classes are in a batch",
     "free draws": "samples are drawn at random for each batch",

@@ -40,6 +40,9 @@ BETTER: dict[Mode, str] = {"min": "lower is better", "max": "higher is better"}
 # measured in training, too: means over samples
 _OF_SAMPLES = ("loss", "objective", "accuracy", "mae")
 
+# why configurations are not ranked by it
+NO_RANK = "gap does not say which model is better: one that has learned nothing has none"
+
 # columns of metrics.csv that say how far a run is and at what rate; with the gradient's norm, those that are neither better nor worse
 PROGRESS = ("epoch", "step", "lr", "seconds", "images_per_second")
 NO_SCORES = (*PROGRESS, "grad_norm")
@@ -159,8 +162,8 @@ def _unknown(
 
 
 def value_of(row: Mapping[str, float], metric: str) -> float:
-    """Return a metric from a row of metrics.csv; `gap` is val/loss − train/loss. Raises KeyError where the row lacks it."""
-    return row["val/loss"] - row["train/loss"] if metric == "gap" else row[metric]
+    """Return a metric from a row of metrics.csv; `gap` is |val/loss − train/loss|. Raises KeyError where the row lacks it."""
+    return abs(row["val/loss"] - row["train/loss"]) if metric == "gap" else row[metric]
 
 
 def value_in(row: Mapping[str, float], metric: str) -> float:

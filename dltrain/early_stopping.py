@@ -26,7 +26,8 @@ class KeepBest:
     Lecture: L0 L1 L2 L3 L4
 
     Args:
-        metric: column of metrics.csv, or gap for val/loss − train/loss
+        metric: column of metrics.csv, or gap for |val/loss − train/loss|, which does not say how low the loss is; train/loss is
+            the mean over the steps since the last evaluation
         mode: whether lower (min) or higher (max) is better; auto follows the metric
         tolerance: smallest norm of an update, below which training stops as converged; the small updates of a warm-up of lr
             count, so that it must be below those of its first steps
@@ -104,7 +105,8 @@ class Patience(KeepBest):
     Lecture: L0 L1 L2 L3 L4
 
     Args:
-        metric: column of metrics.csv, or gap for val/loss − train/loss
+        metric: column of metrics.csv, or gap for |val/loss − train/loss|, which does not say how low the loss is; train/loss is
+            the mean over the steps since the last evaluation
         mode: whether lower (min) or higher (max) is better; auto follows the metric
         patience: evaluations in a row without improvement
         min_delta: change that an improvement must exceed to reset patience, in the units of the metric; the best weights are
@@ -202,7 +204,7 @@ def _without_first_format(state: dict[str, Any], smoothing: float) -> dict[str, 
 
 def _score(row: Mapping[str, float], metric: str) -> float:
     if metric == "gap":
-        return _score(row, "val/loss") - _score(row, "train/loss")
+        return abs(_score(row, "val/loss") - _score(row, "train/loss"))
     if metric in row:
         return row[metric]
     near = close(metric, row)

@@ -142,12 +142,20 @@ def test_the_first_format_of_the_state_is_loaded_where_it_means_the_same():
     Patience(smoothing=0.9).load_state_dict(former | {"smoothed": None, "best": None, "reference": None})
 
 
-def test_gap_is_validation_less_training_loss():
+def test_gap_is_the_distance_of_validation_and_training_loss():
     stopping = Patience(metric="gap", patience=1)
     stopping.observe({"val/loss": 1.0, "train/loss": 0.75}, 0)
     assert stopping.best == 0.25
     stopping.observe({"val/loss": 0.9, "train/loss": 0.25}, 1)
     assert stopping.stop_reason == "gap has not improved for 1 evaluations (best 0.25 at step 0)"
+
+
+def test_gap_does_not_prefer_a_loss_that_falls_fast():
+    # train/loss is the mean over an epoch, so that val/loss is far below it in the first ones
+    rows = [(1.85, 1.12), (0.62, 0.41), (0.26, 0.2), (0.15, 0.16), (0.05, 0.2)]
+    stopping = Patience(metric="gap")
+    found = [stopping.observe({"train/loss": t, "val/loss": v}, i) for i, (t, v) in enumerate(rows)]
+    assert found == [True, True, True, True, False] and stopping.best_step == 3
 
 
 def test_tolerance_on_the_update():

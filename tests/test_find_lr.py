@@ -222,3 +222,15 @@ def test_its_page(capsys):
     page = capsys.readouterr().out
     assert page.startswith("dltrain find-lr [group=word …]\n")
     assert all(option in page for option in ("--from", "--to", "--points", "--steps", "--json"))
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "newton_cg", "steepest"])
+def test_lr_auto_says_that_it_searches_nothing_where_find_lr_is_refused(dltrain, capsys, optimizer):
+    words = ("model=linear", "dataset.limit=200", f"optimizer={optimizer}", "steps=1", "batch_size=full")
+    with pytest.raises(UserError, match=r"finds the length of its steps itself: lr=1") as refused:
+        dltrain("find-lr", *words)
+    assert dltrain(*words, "lr=auto") == 0
+    assert f"dltrain: lr=auto makes no search: {str(refused.value).rstrip('.')}\n" in capsys.readouterr().err
+    for silent in (("lr=auto", "quiet=true"), ("lr=1",)):
+        assert dltrain(*words, *silent) == 0
+        assert "makes no search" not in capsys.readouterr().err

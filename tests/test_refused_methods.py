@@ -47,6 +47,9 @@ ROWS = [
      r"derivative.\nUse model.attention=math", 2, ""),
     ("regularization=[stochastic_depth]", r"`model=mlp` with residual=false: .*no skips.*\nUse model.residual=true", 2,
      "regularization=[stochastic_depth] model.residual=true model.hidden=[128,128]"),
+    ("wrap=[lookahead] optimizer=ranger", r"`optimizer=ranger`.*Lookahead inside Lookahead.*\n.*optimizer=radam", 2,
+     "wrap=[lookahead] optimizer=radam"),
+    ("wrap=[sam,lookahead] optimizer=ranger", r"Lookahead inside Lookahead.*\n.*leave lookahead out", 2, "wrap=[sam] optimizer=ranger"),
     ("wrap=[sam] optimizer=lbfgs", r"`wrap=sam` cannot go with `optimizer=lbfgs`: it uses the curvature.*\nUse a first-order", 2,
      "wrap=[sam] optimizer=momentum"),
 ]  # fmt: skip

@@ -52,7 +52,6 @@ FLOOR = {
     "loss=mae": "as dataset=diabetes",
     "loss=huber": "as dataset=diabetes",
     **{f"metrics={word}": "as dataset=diabetes" for word in ("mae", "rmse", "mape", "r2", "spearman")},
-    "early_stopping.metric=gap": "the gap is smallest in the beginning, and those weights are kept",
 }
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from dltrain.commands import listing
+from dltrain.config.comparable import changes
 from dltrain.config.keys import SCORED_ON, label
 from dltrain.screen.table import Column, duration, number, terminal_width, typed
 from dltrain.storage.index import DAMAGED, Entry, number_of
@@ -93,10 +94,21 @@ def best_of(rows: Sequence[listing.Row]) -> list[listing.Row]:
     """Return the rows with the best objective, where several rows have the same metric on the same data."""
     scored = [row for row in rows if listing.objective(row.shown) is not None]
     alike = {tuple(str(row.value(key)) for key in ("mode", *KIND)) for row in scored}
-    if len(scored) < 2 or len(alike) > 1:
+    if len(scored) < 2 or len(alike) > 1 or computed_by(scored):
         return []
     best = min(listing.rank_of(row.shown) for row in scored)
     return [row for row in scored if listing.rank_of(row.shown) == best]
+
+
+def computed_by(rows: Sequence[listing.Row]) -> list[str]:
+    """Return the keys by which rows with the same metric on the same data compute it differently."""
+    alike: dict[str, list[listing.Row]] = {}
+    for row in rows:
+        alike.setdefault(repr([row.value(key) for key in KIND]), []).append(row)
+    found = (
+        changes(str(part[0].value("metric")), [row.shown.config for row in part]) for part in alike.values()
+    )
+    return list(dict.fromkeys(key for keys in found for key in keys))
 
 
 def test_score(rows: Sequence[listing.Row]) -> str:

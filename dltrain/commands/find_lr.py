@@ -65,12 +65,10 @@ def run(arguments: list[str]) -> int:
     say_what_is_read(config, catalogue)
     door = Door(shipped_targets(catalogue), config.trust)
 
-    from dltrain.run.tuning import losses_of, own_lr
+    from dltrain.run.tuning import finds_its_steps, losses_of, own_lr
 
     if (own := own_lr(config, door)) is not None:
-        raise UserError(
-            f"optimizer={config.words['optimizer']} finds the length of its steps itself: lr={own:g}, its default, is right."
-        )
+        raise UserError(f"{finds_its_steps(config, own)}.")
     found: dict[float, float] = {}
     for lr, loss in losses_of(asked.rates, config, door, asked.steps, keys_of(args.overrides)):
         found[lr] = loss

@@ -22,9 +22,10 @@ from dltrain.commands.asked import (
     read_options,
     run_folder,
 )
-from dltrain.commands.columns import KIND
+from dltrain.commands.columns import KIND, computed_by
 from dltrain.commands.columns import columns_of as table_of
 from dltrain.commands.configurations import objective_of
+from dltrain.direction import NO_RANK
 from dltrain.errors import CheckpointProblem, UserError, typed
 from dltrain.screen.table import cell, is_colored, lines, one_line, styled, terminal_width, write
 from dltrain.storage import query
@@ -226,12 +227,14 @@ def listed(
 
 
 def mixed(rows: Sequence[listing.Row], kept: Sequence[str]) -> str:
-    """Return that objectives of different data or metrics do not compare, and the filter that separates them; "" for one kind.
+    """Return why objectives do not compare, such as those of different metrics, and the filter that separates them; "" for one kind.
 
     kept: the folder, conditions and options of the present command
     """
     scored = [row for row in rows if objective_of(row.shown) is not None]
-    values = {key: [row.value(key) for row in scored] for key in KIND}
+    if len(scored) > 1 and all(row.value("metric") == "gap" for row in scored):
+        return f"{NO_RANK}. By the loss: {typed('runs', *kept, '--sort', 'val/loss')}"
+    values = {key: [row.value(key) for row in scored] for key in (*KIND, *computed_by(scored))}
     differing = [key for key, found in values.items() if len(set(map(str, found))) > 1]
     if not differing:
         return ""

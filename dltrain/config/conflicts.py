@@ -198,6 +198,12 @@ RULES = (
     ),
     Rule("gives decay", "gives decay", "the weights would decay twice", "{other}, or {one}"),
     Rule(
+        "gives slow weights",
+        "gives slow weights",
+        "slow weights would follow slow weights, which is Lookahead inside Lookahead",
+        "{one}, or {other}",
+    ),
+    Rule(
         "gives mirrors",
         "gives mirrors",
         "the one mirrors at random, so that the other's alternation from epoch to epoch would be lost",

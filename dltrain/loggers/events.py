@@ -197,7 +197,7 @@ def not_finite(info: RunInfo, row: Mapping[str, float]) -> dict[str, str]:
 
 
 class Best:
-    """The best evaluation so far by `metric` ("gap" = val/loss − train/loss) and `mode` (min or max)."""
+    """The best evaluation so far by `metric` ("gap" = |val/loss − train/loss|) and `mode` (min or max)."""
 
     def __init__(self, metric: str, mode: Mode) -> None:
         self.metric, self.mode = metric, mode

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dltrain.declare import declares
 from dltrain.optimizers.groups import Closure, ParamGroup, Params, State, SteppingOptimizer
 from dltrain.optimizers.stepping import call_step, needs_of
 from dltrain.ranges import Count, Fraction, NonNegative, Part, Positive
@@ -83,6 +84,7 @@ class Lookahead:
             tensor.copy_(saved)
 
 
+@declares(gives={"slow weights"}, instead={"slow weights": "optimizer=radam"})
 def ranger(
     params: Params,
     lr: Positive = 0.009,

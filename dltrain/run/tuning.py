@@ -21,7 +21,7 @@ from dltrain.errors import UserError
 from dltrain.optimizers.stepping import ONE_LOSS
 from dltrain.run.build import build
 from dltrain.run.rehearsal import Scratch
-from dltrain.text import first_line
+from dltrain.text import first_line, say
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.trainer import Trainer
@@ -55,8 +55,17 @@ def _resolve(config: Config, door: Door, given: Collection[str]) -> Config:
             ),
         )
     if config.lr == "auto":
-        config = with_values(config, lr=own_lr(config, door) or find_lr(config, door, given))
+        own = own_lr(config, door)
+        # where nothing is given it is the default of a study problem
+        if own is not None and not config.quiet and "lr" in given:
+            say(f"lr=auto makes no search: {finds_its_steps(config, own)}")
+        config = with_values(config, lr=own or find_lr(config, door, given))
     return config
+
+
+def finds_its_steps(config: Config, lr: float) -> str:
+    """Return that an optimizer needs no search for its rate, for which `own_lr` returns one."""
+    return f"optimizer={config.words['optimizer']} finds the length of its steps itself: lr={lr:g}, its default, is right"
 
 
 def own_lr(config: Config, door: Door) -> float | None:

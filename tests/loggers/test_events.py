@@ -184,6 +184,7 @@ def test_ids_differ_and_do_not_depend_on_where_the_output_lies() -> None:
         ("val/loss", "max", [-1.0, -0.95, math.inf], [True, True, False]),
         ("missing", "min", [1.0, 0.0], [False, False]),
         ("gap", "min", [3.0, 2.0, 4.0], [True, True, False]),
+        ("gap", "min", [-3.0, 2.0, 0.5], [True, True, True]),
     ],
 )
 def test_best(metric: str, mode: str, values: list[float], expected: list[bool]) -> None:

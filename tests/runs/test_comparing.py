@@ -349,6 +349,59 @@ def test_runs_with_different_metrics_are_compared_by_a_common_one_and_it_is_said
     ]
 
 
+DEFINITIONS = [
+    ("val/objective", {"loss": "huber", "loss.delta": 0.1}, {"loss": "huber", "loss.delta": 2.0}, "loss.delta is 0.1 or 2"),
+    ("val/objective", {"loss": "mae", "loss._target_": "a"}, {"loss": "mse", "loss._target_": "b"}, "loss is mae or mse"),
+    ("val/f1", {"metrics.f1.average": "macro"}, {"metrics.f1.average": "micro"}, "metrics.f1.average is macro or micro"),
+    ("train/loss", {"augmentation": ["mixup"], "augmentation.mixup.alpha": 0.2}, {"augmentation": []},
+     "augmentation is [mixup] or none"),
+    ("train/loss", {"sampler": "hard"}, {"sampler": "none"}, "sampler is hard or none"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("metric, first, second, told", DEFINITIONS)
+def test_a_metric_that_is_computed_differently_ranks_nothing(workdir, metric, first, second, told):
+    scores = [(0.2, 0.9), (0.3, 0.4)]
+    folders = [
+        make_run(
+            workdir / OUTPUT / "n" / stamp(n),
+            own,
+            config,
+            metric=metric,
+            best={metric: own, "val/loss": loss},
+        )
+        for n, (config, (own, loss)) in enumerate(zip((first, second), scores, strict=True))
+    ]
+    found = compared(*folders)
+    assert (found.metric, [group.mean for group in found.groups]) == ("val/loss", [0.4, 0.9])
+    assert f"the values of {metric} do not compare ({told}): compared by val/loss" in found.notes
+    with pytest.raises(UserError, match=rf"{re.escape(told)}\)\.\nCompare by --metric val/loss$"):
+        compared(*folders, metric=metric)
+    # a run alone, and runs on different data, keep their metric
+    assert compared(folders[0]).metric == metric
+    other = make_run(
+        workdir / OUTPUT / "n" / stamp(3),
+        0.1,
+        {**second, "dataset": "iris"},
+        metric=metric,
+        best={metric: 0.1},
+    )
+    assert compared(folders[0], other).metric == metric
+
+
+def test_gap_ranks_nothing_and_its_repetitions_have_a_mean(workdir):
+    rates = [
+        make_run(workdir / OUTPUT / "n" / stamp(n), 0.1, {"optimizer.lr": n + 1.0}, metric="gap")
+        for n in range(2)
+    ]
+    found = compared(*rates)
+    assert found.metric == "val/loss" and any(note.startswith("gap does not say") for note in found.notes)
+    with pytest.raises(UserError, match=r"learned nothing has none\.\nCompare by --metric val/loss$"):
+        compared(*rates, metric="gap")
+    seeds = [make_run(workdir / OUTPUT / "m" / stamp(n), 0.1, {"seed": n}, metric="gap") for n in range(2)]
+    assert compared(*seeds).metric == "gap"
+
+
 def test_runs_of_different_tasks_are_refused(workdir):
     one, other = (make_run(workdir / OUTPUT / "n" / stamp(n)) for n in range(2))
     (other / "data.json").write_text('{"task": "regression"}')

@@ -122,6 +122,28 @@ def test_objectives_that_do_not_compare_are_told_with_the_filter_that_separates_
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("key, values", [("loss.delta", (0.1, 2.0)), ("loss", ("mae", "mse"))])
+def test_an_objective_that_is_computed_differently_does_not_compare(workdir, dltrain, capsys, key, values):
+    for n, value in enumerate(values):
+        make_run(workdir / OUTPUT / "n" / stamp(n), 0.1 + n, {key: value}, metric="val/objective")
+    assert dltrain("runs", "--sort", "objective") == 0
+    told = capsys.readouterr().err
+    assert f"they differ in {key}. Those of one kind: dltrain runs {key}={values[0]} --sort" in told
+    assert dltrain("runs", f"{key}={values[0]}", "--sort", "objective") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_listing_by_gap_says_that_it_ranks_nothing(workdir, dltrain, capsys):
+    for n in range(2):
+        make_run(workdir / OUTPUT / "n" / stamp(n), 0.1 + n, metric="gap")
+    assert dltrain("runs", "--sort", "objective") == 0
+    assert (
+        "one that has learned nothing has none. By the loss: dltrain runs --sort val/loss"
+        in capsys.readouterr().err
+    )
+    assert dltrain("runs", "--sort", "val/loss") == 0
+
+
 def test_the_filter_keeps_the_folder_and_the_conditions_of_the_command(kinds, dltrain, capsys):
     os.rename(kinds / OUTPUT, kinds / "results")
     assert dltrain("runs", "results", "metric=val/loss", "--sort", "objective") == 0

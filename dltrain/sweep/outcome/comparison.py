@@ -9,12 +9,14 @@ ranked and tested only among those that were trained on the same data.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from dltrain.direction import Mode
+from dltrain.config.comparable import changes, described, plain_of
+from dltrain.config.keys import REPLICATES, SCORED_ON
+from dltrain.direction import NO_RANK, Mode
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
 from dltrain.storage.summary import UNRANKED
 from dltrain.sweep.outcome import statistics
@@ -28,7 +30,7 @@ from dltrain.sweep.outcome.groups import (
     rates_notes,
     repeated,
 )
-from dltrain.sweep.outcome.members import Member
+from dltrain.sweep.outcome.members import Member, choices_of
 from dltrain.sweep.outcome.notes import remark_notes
 
 # configurations for which a command that repeats them is printed
@@ -144,7 +146,11 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
     if not done:
         who = "This run does not have" if len(members) == 1 else f"None of these {len(members)} runs has"
         raise CheckpointProblem(f"{who} a score. The states of all runs: dltrain runs --jobs")
-    metric, mode, told = chosen_metric(done, metric)
+    wanted, (metric, mode, told) = metric, chosen_metric(done, metric)
+    if different := differently_computed(done, metric):
+        instead = plain_metric(done, metric, different, refused=wanted is not None)
+        _, mode, _ = chosen_metric(done, instead)
+        metric, told = instead, [*told, f"{different}: compared by {instead}"]
     kept = [member for member in done if math.isfinite(member.scores.get(metric, math.nan))]
     there = set(map(id, kept))
     notes += told + [
@@ -239,6 +245,27 @@ def direction_among(members: Sequence[Member], metric: str) -> Mode:
         f"`--metric` is {metric}, of which it is not known whether lower or higher is better: a word of yours says it by "
         f'`direction = "max"` in its class or `_direction_: max` in its file, for runs from then on.\n{listing("Scores with a direction", directed)}'
     )
+
+
+def differently_computed(members: Sequence[Member], metric: str) -> str:
+    """Return in which way runs on the same data compute a metric differently, or why the metric ranks nothing; "" where it compares."""
+    if metric == "gap" and any(set(choices).difference(REPLICATES) for choices in choices_of(members)):
+        return NO_RANK
+    alike: dict[str, list[Mapping[str, Any]]] = {}
+    for member in members:
+        alike.setdefault(repr([member.config.get(key) for key in SCORED_ON]), []).append(member.config)
+    found = next((found for configs in alike.values() if (found := changes(metric, configs))), None)
+    return f"the values of {metric} do not compare ({described(found)})" if found else ""
+
+
+def plain_metric(members: Sequence[Member], metric: str, different: str, refused: bool) -> str:
+    """Return the metric that compares in place of another one. Raises UserError where that was asked for, or there is none."""
+    instead = plain_of(metric)
+    known = any(instead in member.scores for member in members)
+    if not known or refused:
+        cure = f"Compare by --metric {instead}" if known else "Name runs that compute it in the same way"
+        raise UserError(f"{different[:1].upper()}{different[1:]}.\n{cure}")
+    return instead
 
 
 def check_tested(members: Sequence[Member], wanted: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from dltrain.config.catalogue import leaves
+from dltrain.config.comparable import changes, described, plain_of
+from dltrain.config.saved import flat
 from dltrain.config.schema import DEFAULT_EPOCHS, Config, objective_of
-from dltrain.direction import BETTER, direction_of
+from dltrain.direction import BETTER, NO_RANK, direction_of
 from dltrain.errors import UserError
 from dltrain.sweep.jobs import STARTUP, Chosen
 from dltrain.sweep.plan import sources
@@ -88,17 +89,39 @@ def check_comparable(plan: Plan, config: Config) -> None:
         )
 
 
-def check_metrics(plan: Plan, config: Config) -> None:
-    """Refuse a job that measures what jobs are compared by in another way than the first one, such as by another average."""
+def check_metrics(plan: Plan, configs: Sequence[Config]) -> None:
+    """Refuse jobs that measure in different ways what they are compared by, such as by another average."""
     for metric in plan.objectives or [plan.metric]:
-        word = metric.rpartition("/")[2]
-        then, now = plan.first.metrics.get(word), config.metrics.get(word)
-        if then is not None and now is not None and now != then:
-            key = next(key for key in {**then, **now} if then.get(key) != now.get(key))
-            raise UserError(
-                f"`metrics.{word}.{key}` is {now.get(key)}, but {then.get(key)} in the first job, and the jobs are compared by {metric}.\n"
-                f"Give one value; to see both, add a word of your own: conf/metrics/NAME.yaml with `defaults: [{word}]`"
-            )
+        found = changes(metric, [flat(config.plain | {"words": config.words}) for config in configs])
+        if not found:
+            continue
+        word, plain = metric.rpartition("/")[2], plain_of(metric)
+        cure = _plain_metrics(plan, metric, plain)
+        without = plan.first.dataset.get("val_fraction") == 0 and plan.first.folds is None
+        split = "dataset.val_fraction=0.1 " if without and plain.startswith("val/") else ""
+        own = f"; or a word of your own for each: conf/metrics/NAME.yaml with `defaults: [{word}]`"
+        raise UserError(
+            f"`{'sweep.objectives' if plan.objectives else 'early_stopping.metric'}` names {metric}, and the axes change how it is "
+            f"computed ({described(found)}): its values would not compare.\n"
+            f"{plain} does not depend on that: {split}{cure}{own if word in plan.first.metrics else ''}"
+        )
+
+
+def _plain_metrics(plan: Plan, metric: str, plain: str) -> str:
+    """Return the override that compares the jobs by another metric in the place of one."""
+    if not plan.objectives:
+        return f"early_stopping.metric={plain}"
+    names = dict.fromkeys({metric: plain}.get(name, name) for name in plan.objectives)
+    return f"sweep.objectives=[{','.join(names)}]"
+
+
+def check_gap(plan: Plan) -> None:
+    """Refuse to rank configurations by the gap, which is smallest where nothing was learned."""
+    if plan.search_axes and "gap" in (plan.objectives or [plan.metric]):
+        raise UserError(
+            f"`{'sweep.objectives' if plan.objectives else 'early_stopping.metric'}` names gap, and {NO_RANK}.\n"
+            f"Rank by the loss: {_plain_metrics(plan, 'gap', 'val/loss')}"
+        )
 
 
 def check_all(plan: Plan) -> list[Config]:
@@ -119,7 +142,8 @@ def check_all(plan: Plan) -> list[Config]:
     for config in found:
         if (loss := objective_of(config)) not in plan.losses:
             plan.losses.append(loss)
-    check_scale(plan, found)
+    check_metrics(plan, found)
+    check_gap(plan)
     check_directions(plan)
     plan.files = sources.digests(plan.composer)
     return found
@@ -140,7 +164,6 @@ def check_job(plan: Plan, config: Config) -> None:
     plan.rights.door(config.trust).check_names(config.plain)
     check_prunable(plan, config)
     check_comparable(plan, config)
-    check_metrics(plan, config)
 
 
 def check_each_value(plan: Plan) -> None:
@@ -165,22 +188,3 @@ def check_directions(plan: Plan) -> None:
             raise UserError(
                 f"`sweep.objectives` names {name}, of which it is not known whether lower or higher is better.\n{cure}"
             )
-
-
-def check_scale(plan: Plan, configs: list[Config]) -> None:
-    """Refuse to compare by what is minimized where an axis changes that: its values are on different scales."""
-    metrics = plan.objectives or [str(config.early_stopping.get("metric")) for config in configs]
-    watched = next((name for name in metrics if name.endswith("/objective")), None)
-    settings = [dict(leaves(loss)) for loss in plan.losses]
-    keys = sorted({key for found in settings for key in found})
-    values = {key: {str(found.get(key)) for found in settings} for key in keys}
-    changed = [f"{key} is {' or '.join(sorted(found))}" for key, found in values.items() if len(found) > 1]
-    if watched and changed:
-        key, cure = "early_stopping.metric", watched.removesuffix("objective") + "loss"
-        if plan.objectives:
-            key, cure = "sweep.objectives", f"[{','.join(plan.objectives)}]".replace(watched, cure)
-        raise UserError(
-            f"`{key}` names {watched}, which is the loss that is minimized, and the axes change that loss "
-            f"({'; '.join(changed)}): its values would not compare.\n"
-            f"The plain loss does not depend on them: {key}={cure}"
-        )

@@ -319,16 +319,15 @@ def test_the_command_against_copies_leaves_them_out_and_replaces_no_file(
 
 def test_copies_in_a_file_with_quotes_or_in_two_files_are_left_out_by_a_sentence(dltrain, workdir, capsys):
     lines = ["id,text,x,split,y", *ROWS, *COPIES]
-    keys = ("dataset=csv", "dataset.target=y", "dataset.drop=[id]", "model=linear")
+    keys = ("dataset=csv", "dataset.target=y", "model=linear")
     Path("quoted.csv").write_text("\n".join([*lines, '1,"a\nb",7,test,a']) + "\n")
-    dltrain("check", *keys, "dataset.path=quoted.csv", "dataset.split_column=split")
+    dltrain("check", *keys, "dataset.path=quoted.csv", "dataset.split_column=split", "dataset.drop=[id]")
     told = "copies of rows: of rows that are equal in all columns but 'id', 'text', 'split', keep one, as pandas.DataFrame.drop_duplicates does"
     assert told in capsys.readouterr().out
     Path("first.csv").write_text("\n".join(lines[:121]) + "\n")
     Path("second.csv").write_text("\n".join([lines[0], *COPIES]) + "\n")
-    dltrain(
-        "check", *keys, "dataset.path=first.csv", "dataset.test_path=second.csv", "dataset.features=[text,x]"
-    )
+    files = ("dataset.path=first.csv", "dataset.test_path=second.csv")
+    dltrain("check", *keys, *files, "dataset.drop=[id,split]")
     assert "keep those rows of second.csv that are not in first.csv" in capsys.readouterr().out
 
 

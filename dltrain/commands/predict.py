@@ -46,7 +46,8 @@ HELP = """
   key=value                          device=cpu, evaluation.batch_size=512, dataset.delimiter=tab, dataset.decimal=comma
 
     Rows and files that cannot be read are reported and left out; the exit code is 3 then, and where a column holds
-    no value of the training. Rows are counted from 1 below the header, without empty lines.
+    no value of the training. Numbers and dates far outside of the range of the training are named. Rows are counted
+    from 1 below the header, without empty lines.
 
 Examples
   dltrain predict outputs/csv/2026-01-31_12-00-00-abcd new.csv

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import Run, assert_equal
+from sklearn import metrics as sk
 
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
@@ -237,3 +240,43 @@ def test_targets_of_different_size_are_named_with_a_cure(dltrain, workdir, capsy
     (line,) = said.pop(("far", ()))
     assert "val/loss is in real units: y0 (deviation" in line and "outweighs y1" in line
     assert not any(said.values())
+
+
+def test_each_of_several_targets_is_scored_in_its_units(dltrain, workdir, capsys):
+    """Found by a data scientist: the mean of errors in euro and in counts says nothing of either."""
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=(120, 3)).round(4)
+    bill = (100 + 40 * x[:, 0] + 5 * generator.normal(size=120)).round(3)
+    visits = (3 + x[:, 1] + 0.3 * generator.normal(size=120)).round(3)
+    lines = [",".join(map(str, row)) for row in np.column_stack([x, bill, visits]).tolist()]
+    Path("bills.csv").write_text("\n".join(["a,b,c,bill,visits", *lines]) + "\n")
+    keys = ("dataset=csv", "dataset.path=bills.csv", "dataset.target=[bill,visits]", "model=linear")
+    assert dltrain(*keys, "epochs=3", "name=bills") == 0
+    run = str(next(Path("outputs/bills").iterdir()))
+    capsys.readouterr()
+    assert dltrain("evaluate", run, "--json") == 0
+    scores = {item["split"]: item for item in json.loads(capsys.readouterr().out)["scores"]}
+    assert dltrain("predict", run, "--split", "test", "--output", "found.csv") == 0
+    with open("found.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    capsys.readouterr()
+    told = scores["test"]["per_target"]
+    assert [row["name"] for row in told] == ["bill", "visits"]
+    for row in told:
+        true = [float(line[f"truth({row['name']})"]) for line in rows]
+        found = [float(line[row["name"]]) for line in rows]
+        close(
+            {name: row[name] for name in ("mae", "rmse", "r2")},
+            {
+                "mae": sk.mean_absolute_error(true, found),
+                "rmse": sk.root_mean_squared_error(true, found),
+                "r2": sk.r2_score(true, found),
+            },
+        )
+    means = {name: sum(row[name] for row in told) / 2 for name in ("mae", "rmse", "r2")}
+    close({name: scores["test"]["values"][name] for name in means}, means)
+    assert dltrain("evaluate", run) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index(next(line for line in lines if line.startswith("target ")))
+    assert lines[place].split() == ["target", "mae", "rmse", "r2"]
+    assert [line.split()[0] for line in lines[place + 1 :]] == ["bill", "visits"]

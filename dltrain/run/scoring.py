@@ -215,8 +215,8 @@ def by_target(parts: Scored, outputs: Tensor, targets: Tensor) -> tuple[TargetRo
     if parts.spec.task != "regression":
         return ()
     names = [rule.name for rule in parts.contract.targets] if parts.contract is not None else []
-    units = (parts.spec.in_units(values.reshape(len(values), -1)) for values in (outputs, targets))
-    return target_rows(*units, names)
+    found, true = (parts.spec.in_units(values.reshape(len(values), -1)) for values in (outputs, targets))
+    return target_rows(found, true, names)
 
 
 def with_decision(parts: Scored, decision: tuple[str, float] | None) -> Scored:

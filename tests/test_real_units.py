@@ -15,7 +15,9 @@ from sklearn import metrics as sk
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.saved import read
+from dltrain.errors import FindingsFailure
 from dltrain.metrics.samples import default_metrics
+from dltrain.metrics.targets import SCORES
 from dltrain.run import scoring
 
 COUNTS = {"train": 50, "val": 20, "test": 20}
@@ -273,6 +275,15 @@ def test_each_of_several_targets_is_scored_in_its_units(dltrain, workdir, capsys
                 "r2": sk.r2_score(true, found),
             },
         )
+    # the run keeps them, beside its means, and its card has them
+    with open(Path(run) / "per_target.csv", newline="") as file:
+        kept = list(csv.DictReader(file))
+    assert [row["target"] for row in kept] == ["bill", "visits"]
+    for row, other in zip(kept, told, strict=True):
+        close({name: float(row[name]) for name in SCORES}, {name: other[name] for name in SCORES})
+    assert dltrain("export", run, "--format", "safetensors", "--output", "card") == 0
+    assert f"| bill | {told[0]['mae']:.4g} | {told[0]['rmse']:.4g} |" in Path("card/README.md").read_text()
+    assert dltrain("verify", run) == dltrain("reproduce", run) == 0
     means = {name: sum(row[name] for row in told) / 2 for name in ("mae", "rmse", "r2")}
     close({name: scores["test"]["values"][name] for name in means}, means)
     assert dltrain("evaluate", run) == 0
@@ -280,3 +291,11 @@ def test_each_of_several_targets_is_scored_in_its_units(dltrain, workdir, capsys
     place = lines.index(next(line for line in lines if line.startswith("target ")))
     assert lines[place].split() == ["target", "mae", "rmse", "r2"]
     assert [line.split()[0] for line in lines[place + 1 :]] == ["bill", "visits"]
+    for text, found in (
+        ("target,mae,rmse,r2\nbill,1,1,1\nvisits,1,1,1\n", "mean mae 1"),
+        ("a,b\n1,2\n", ""),
+    ):
+        (Path(run) / "per_target.csv").write_text(text)
+        with pytest.raises(FindingsFailure):
+            dltrain("verify", run)
+        assert "per_target.csv" in (said := capsys.readouterr().out) and found in said

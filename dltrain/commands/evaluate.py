@@ -34,6 +34,10 @@ HELP = """
   --json                  one JSON document on standard output
   key=value               metrics=[f1,auroc], evaluation.bootstrap=200, evaluation.tta=8, dataset.path=FILE
 
+    objective is what the training minimized, where loss measures something else. Of an ensemble, evaluation.tta and
+    evaluation.mc_dropout: loss_sd and deviation are the standard deviations of the loss and of a quantity over the
+    passes, entropy is that of the mean probabilities, and disagreement the part of it that the passes do not share.
+
 Examples
   dltrain evaluate outputs/csv/2026-01-31_12-00-00-abcd
   dltrain evaluate outputs/csv/2026-01-31_12-00-00-abcd metrics=[f1,auroc]

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dltrain.metrics.report import as_csv
 from dltrain.metrics.sums import R2, RMSE
+
+PER_TARGET = "per_target.csv"
+SCORES = ("mae", "rmse", "r2")
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,8 @@ def target_rows(outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> 
         name = str(names[k]) if names else f"y{k}"
         rows.append(TargetRow(name, mae, float(rmse.compute()), float(r2.compute())))
     return tuple(rows)
+
+
+def per_target_csv(rows: Sequence[TargetRow]) -> str:
+    """Return the report by target as CSV: target, mae, rmse, r2."""
+    return as_csv([("target", *SCORES), *((row.name, row.mae, row.rmse, row.r2) for row in rows)])

@@ -155,7 +155,7 @@ def _meaning(column: ColumnInput, rule: Rule, arrays: bool) -> str:
     levels = _text(some(map(repr, rule.levels) if column.kind == "text" else rule.levels, 8))
     if column.kind == "text":
         other = "other words for true and false, such as TRUE and 1, count as these, " * bool(
-            same_truth(TRUTHS, rule.levels)
+            same_truth([*TRUTHS], rule.levels)
         )
         return f"text, empty where missing: {levels} ({other}another counts as none)"
     kind, missing = (" (float64)", "NaN where missing") if arrays else ("", "None where missing")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
 
+from dltrain.data.errors import some
 from dltrain.metrics import bootstrap
 from dltrain.metrics.report import class_rows, confusion_lines, names_of, per_class_lines
 from dltrain.metrics.targets import TargetRow
@@ -78,7 +79,7 @@ def print_details(scores: list[Score], resamples: int) -> None:
     for note in dict.fromkeys(note for score in scores for note in score.notes):
         show(note)
     for score in scores:
-        if line := undefined(score):
+        for line in filter(None, (undefined(score), absent(score))):
             show(line)
     if (threshold := scores[0].threshold) is not None:
         changed = [*scores[0].following, "confusion matrix", "report by class"]
@@ -134,6 +135,18 @@ def undefined(score: Score) -> str:
     if len(present) == 1 and score.counts is not None:
         text += f": all samples are of class {shown(names_of(score.counts, score.class_names)[present[0]])}"
     return text
+
+
+def absent(score: Score) -> str:
+    """Return a line on the classes of which a split has no sample; empty where it has all."""
+    names = [] if score.counts is None else names_of(score.counts, score.class_names)
+    missing = [] if score.counts is None else (score.counts.sum(1) == 0).nonzero().flatten().tolist()
+    if not missing:
+        return ""
+    return (
+        f"absent   the {score.split} split of {score.run} has no sample of {some(shown(names[k]) for k in missing)}: averages over the "
+        "classes leave out those that are neither there nor predicted"
+    )
 
 
 def suggestion(score: Score) -> list[str]:

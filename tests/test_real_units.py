@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import Run, assert_equal
+from sklearn import metrics as sk
 
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
 from dltrain.config.saved import read
+from dltrain.errors import FindingsFailure
 from dltrain.metrics.samples import default_metrics
+from dltrain.metrics.targets import SCORES
 from dltrain.run import scoring
 
 COUNTS = {"train": 50, "val": 20, "test": 20}
@@ -237,3 +242,60 @@ def test_targets_of_different_size_are_named_with_a_cure(dltrain, workdir, capsy
     (line,) = said.pop(("far", ()))
     assert "val/loss is in real units: y0 (deviation" in line and "outweighs y1" in line
     assert not any(said.values())
+
+
+def test_each_of_several_targets_is_scored_in_its_units(dltrain, workdir, capsys):
+    """Found by a data scientist: the mean of errors in euro and in counts says nothing of either."""
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=(120, 3)).round(4)
+    bill = (100 + 40 * x[:, 0] + 5 * generator.normal(size=120)).round(3)
+    visits = (3 + x[:, 1] + 0.3 * generator.normal(size=120)).round(3)
+    lines = [",".join(map(str, row)) for row in np.column_stack([x, bill, visits]).tolist()]
+    Path("bills.csv").write_text("\n".join(["a,b,c,bill,visits", *lines]) + "\n")
+    keys = ("dataset=csv", "dataset.path=bills.csv", "dataset.target=[bill,visits]", "model=linear")
+    assert dltrain(*keys, "epochs=3", "name=bills") == 0
+    run = str(next(Path("outputs/bills").iterdir()))
+    capsys.readouterr()
+    assert dltrain("evaluate", run, "--json") == 0
+    scores = {item["split"]: item for item in json.loads(capsys.readouterr().out)["scores"]}
+    assert dltrain("predict", run, "--split", "test", "--output", "found.csv") == 0
+    with open("found.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    capsys.readouterr()
+    told = scores["test"]["per_target"]
+    assert [row["name"] for row in told] == ["bill", "visits"]
+    for row in told:
+        true = [float(line[f"truth({row['name']})"]) for line in rows]
+        found = [float(line[row["name"]]) for line in rows]
+        close(
+            {name: row[name] for name in ("mae", "rmse", "r2")},
+            {
+                "mae": sk.mean_absolute_error(true, found),
+                "rmse": sk.root_mean_squared_error(true, found),
+                "r2": sk.r2_score(true, found),
+            },
+        )
+    # the run keeps them, beside its means, and its card has them
+    with open(Path(run) / "per_target.csv", newline="") as file:
+        kept = list(csv.DictReader(file))
+    assert [row["target"] for row in kept] == ["bill", "visits"]
+    for row, other in zip(kept, told, strict=True):
+        close({name: float(row[name]) for name in SCORES}, {name: other[name] for name in SCORES})
+    assert dltrain("export", run, "--format", "safetensors", "--output", "card") == 0
+    assert f"| bill | {told[0]['mae']:.4g} | {told[0]['rmse']:.4g} |" in Path("card/README.md").read_text()
+    assert dltrain("verify", run) == dltrain("reproduce", run) == 0
+    means = {name: sum(row[name] for row in told) / 2 for name in ("mae", "rmse", "r2")}
+    close({name: scores["test"]["values"][name] for name in means}, means)
+    assert dltrain("evaluate", run) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index(next(line for line in lines if line.startswith("target ")))
+    assert lines[place].split() == ["target", "mae", "rmse", "r2"]
+    assert [line.split()[0] for line in lines[place + 1 :]] == ["bill", "visits"]
+    for text, found in (
+        ("target,mae,rmse,r2\nbill,1,1,1\nvisits,1,1,1\n", "mean mae 1"),
+        ("a,b\n1,2\n", ""),
+    ):
+        (Path(run) / "per_target.csv").write_text(text)
+        with pytest.raises(FindingsFailure):
+            dltrain("verify", run)
+        assert "per_target.csv" in (said := capsys.readouterr().out) and found in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dltrain.commands.train import check_no_flags, check_no_sweep, read, say_what_is_read
@@ -37,6 +38,7 @@ Examples
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dltrain.data.contract import Contract
     from dltrain.diagnostics.checks import Check
     from dltrain.training.parts import Parts, Plan
 
@@ -67,7 +69,8 @@ def run(arguments: list[str]) -> int:
         listed = (f"{name} ({reason})" for name, reason in parts.contract.left_out.items())
         show(f"left out {', '.join(listed)}")
     failed = 0
-    for check in checks(parts, plan, str(config.dataset["normalize"]), repeats_cure(config.dataset)):
+    repeats = repeats_cure(config.dataset, parts.contract)
+    for check in checks(parts, plan, str(config.dataset["normalize"]), repeats):
         verdict = "ok" if check.passed else "FAILED"
         show(f"{verdict:<7} {check.name:<34} {check.found:<24} {check.wanted}")
         for line in check.cure.splitlines() if not check.passed else ():
@@ -76,23 +79,35 @@ def run(arguments: list[str]) -> int:
     return 10 if failed else 0
 
 
-def repeats_cure(dataset: Node) -> str:
-    """Return how samples that belong together are kept in one split, and copies are left out; empty for data without such keys."""
+def repeats_cure(dataset: Node, contract: Contract | None) -> str:
+    """Return how samples that belong together are kept in one split, and copies are left out; empty for data without such keys.
+
+    contract: of the data, whose columns and targets tell copies of rows.
+    """
     ways = []
     # where the data define the splits, groups divide nothing
     given = dataset.get("split_column") or ("labels" in dataset and dataset["labels"] is None)
     if "group_column" in dataset and dataset["group_column"] is None and not given:
         ways.append("to keep the rows of one person or thing in one split: dataset.group_column=COLUMN")
-    if (path := dataset.get("path")) and str(path).lower().endswith((".csv", ".tsv", ".txt")):
-        ways.append(
-            f"to leave out copies of rows: awk '!seen[$0]++' {shlex.quote(os.path.expanduser(str(path)))} > once.csv"
-        )
+    if contract is not None and contract.columns and "delimiter" in dataset:
+        ways.append(f"to leave out copies of rows: {copies_cure(dataset, contract)}")
     if "labels" in dataset and (root := dataset.get("root")):
         folder = shlex.quote(os.path.expanduser(str(root)))
         ways.append(
             f"to list equal files, of each of which one must stay: find {folder} -type f -exec sha256sum {{}} + | sort | uniq -w64 -D"
         )
     return "\n".join(ways)
+
+
+def copies_cure(dataset: Node, contract: Contract) -> str:
+    """Return how copies of rows are left out of a table, or of the second of two."""
+    from dltrain.data.tables.copies import without_copies
+
+    path, other = (os.path.expanduser(str(dataset[key] or "")) for key in ("path", "test_path"))
+    if other:
+        return f"keep those rows of {other} that are not in {path}"
+    used = [rule.name for rule in (*contract.columns, *contract.targets)]
+    return without_copies(Path(path), str(dataset["delimiter"]), used)
 
 
 def checks(parts: Parts, plan: Plan, normalize: str, repeats: str = "") -> Iterator[Check]:

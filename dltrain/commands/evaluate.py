@@ -26,12 +26,17 @@ COMMON = frozenset(field.name for field in fields(DatasetKnobs))
 
 HELP = """
     RUN is a run folder; several are scored one by one, and as an ensemble on the splits that they share. The val and test
-    splits are scored, of other data (dataset.path=FILE, dataset.root=FOLDER) all samples.
+    splits are scored, of other data (dataset.path=FILE, dataset.root=FOLDER) all samples. Below stand the scores of each class, or
+    of each target of a regression on several, in its units.
 
   --threshold CLASS=0.3   of two classes: predict CLASS where its probability is at least 0.3; accuracy, the confusion matrix and what
                           follows from it change, the loss and auroc do not. Without it thresholds are proposed, by the val split
   --json                  one JSON document on standard output
   key=value               metrics=[f1,auroc], evaluation.bootstrap=200, evaluation.tta=8, dataset.path=FILE
+
+    objective is what the training minimized, where loss measures something else. Of an ensemble, evaluation.tta and
+    evaluation.mc_dropout: loss_sd and deviation are the standard deviations of the loss and of a quantity over the
+    passes, entropy is that of the mean probabilities, and disagreement the part of it that the passes do not share.
 
 Examples
   dltrain evaluate outputs/csv/2026-01-31_12-00-00-abcd

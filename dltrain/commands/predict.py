@@ -22,9 +22,11 @@ from dltrain.config.keys import check_division, check_used
 from dltrain.data.progress import say_reading
 from dltrain.data.split_names import SPLIT_NAMES, SplitName
 from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest, nearest_path
+from dltrain.storage.manifest import NAME, RECORDS
 from dltrain.text import counted, say, show, shown
 
 if TYPE_CHECKING:
+    from dltrain.config.schema import Config
     from dltrain.run.inputs import Given
     from dltrain.run.output import Part
     from dltrain.run.prediction import Predictions, Predictor
@@ -37,7 +39,7 @@ HELP = """
   --split test                       the rows of a split of the data of the training (train, val or test), beside the
                                      truth, in place of FILE
   --threshold CLASS=0.3              of two classes: CLASS is the label where its probability is at least 0.3
-  --output FILE.csv|.parquet|.json   write all predictions there; the ending sets the format
+  --output FILE.csv|.parquet|.json   write all predictions there; the ending sets the format; no file of the data is replaced
   --output -                         CSV on standard output
   --keep COLUMN[,COLUMN]             copy columns of the table, such as an identifier
   --json                             one JSON document on standard output, as FILE.json holds it: "predictions" lists
@@ -46,7 +48,8 @@ HELP = """
   key=value                          device=cpu, evaluation.batch_size=512, dataset.delimiter=tab, dataset.decimal=comma
 
     Rows and files that cannot be read are reported and left out; the exit code is 3 then, and where a column holds
-    no value of the training. Rows are counted from 1 below the header, without empty lines.
+    no value of the training. Numbers and dates far outside of the range of the training are named. Rows are counted
+    from 1 below the header, without empty lines.
 
 Examples
   dltrain predict outputs/csv/2026-01-31_12-00-00-abcd new.csv
@@ -92,6 +95,7 @@ def run(arguments: list[str]) -> int:
     check_used(asked.overrides, asked.runs[0], repeat)
     check_division(asked.overrides, asked.runs[0], repeat)
     configs = [named_copies(saved.read(path, catalogue, asked.overrides), catalogue) for path in asked.runs]
+    check_kept(asked, configs)
     doors = [door_for_saved(config, catalogue, asked.overrides) for config in configs]
     say_reading(name for name in asked.inputs if name != STANDARD)
     content = sys.stdin.buffer.read() if STANDARD in asked.inputs else None
@@ -325,3 +329,15 @@ def check_output(asked: Arguments) -> None:
         raise UserError(f"`--output` is {asked.output}, which is a folder. Name a file")
     if any(os.path.exists(name) and os.path.samefile(file, name) for name in asked.inputs if file.exists()):
         raise UserError(f"`--output` is {asked.output}, which is also an input. Name another file")
+
+
+def check_kept(asked: Arguments, configs: Sequence[Config]) -> None:
+    """Refuse an output that would replace a file of the data of a run, or one of its records."""
+    if asked.output in (None, STANDARD) or not os.path.exists(asked.output):
+        return
+    for path, config in zip(asked.runs, configs, strict=True):
+        data = [(f"`dataset.{key}`", value) for key, value in config.dataset.items()]
+        for what, value in (*data, *(("a record", path / name) for name in (*RECORDS, NAME))):
+            name = os.path.expanduser(str(value))
+            if os.path.exists(name) and os.path.samefile(asked.output, name):
+                raise UserError(f"`--output` is {asked.output}, {what} of {path}. Name another file")

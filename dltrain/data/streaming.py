@@ -56,7 +56,8 @@ def in_threads(read: Callable[[Tensor], T], positions: Tensor, threads: int = 0)
             except BrokenSamples as error:
                 broken.append(error)
             ahead.popleft()
-            progress.advance(_READ_AT_ONCE)
+            # the last part is smaller
+            progress.advance(min(_READ_AT_ONCE, progress.total - progress.done))
             ahead.extend(pool.submit(read, part) for part in islice(parts, 1))
     finally:
         # an interrupt does not wait for what is still to be read

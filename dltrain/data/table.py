@@ -18,7 +18,7 @@ from dltrain.data.errors import DataError, some
 from dltrain.data.raw import SPLIT_WORDS, TEST, Places, RawData
 from dltrain.data.tables.columns import Column, Columns, LeftOut
 from dltrain.data.tables.cures import StrayValues, typed, value
-from dltrain.data.tables.encode import TableInputs
+from dltrain.data.tables.encode import TableInputs, knows
 from dltrain.data.tables.identifiers import is_identifier
 from dltrain.data.tables.notes import (
     alike_notes,
@@ -79,6 +79,7 @@ def csv(
     decimal: Literal["auto", "point", "comma"] = "auto",
     contract: Annotated[Contract | None, "runtime"] = None,
     tolerant: Annotated[bool, "runtime"] = False,
+    like: Annotated[Contract | None, "runtime"] = None,
 ) -> RawData:
     """Your table: a CSV file with a header line, a Parquet, an Arrow or a JSON file.
 
@@ -138,9 +139,12 @@ def csv(
     try:
         goal = read_targets(columns, targets, task, merge_case)
         chosen, left_out = roles.choose(columns)
+        adopted = None if like is None else roles.choose_like(like, columns, chosen, left_out)
     except StrayValues as error:
         own = roles.categorical if not isinstance(roles.categorical, str) else ()
         raise error.with_words(columns.strays(name for name in columns.names if name not in own)) from None
+    if adopted is not None:
+        chosen, left_out = adopted
     parts = [part_of_table(table, chosen, goal.values, goal.kept)]
     if test_path is not None:
         file = Path(os.path.expanduser(test_path))
@@ -154,7 +158,12 @@ def csv(
     columns_read = tuple(map(joined, zip(*(part.columns for part in parts), strict=True)))
     rows = torch.from_numpy(parts[0].rows)
     return RawData(
-        inputs=TableInputs(columns_read, dates == "parts", files=tuple(len(part.rows) for part in parts)),
+        inputs=TableInputs(
+            columns_read,
+            dates == "parts",
+            files=tuple(len(part.rows) for part in parts),
+            like=like.columns if like is not None and adopted is not None else (),
+        ),
         targets=torch.cat([part.targets for part in parts]),
         task=goal.task,
         class_names=goal.class_names,
@@ -353,6 +362,37 @@ class _Roles:
                 f"to learn from them nevertheless: {typed('keep', names[:3])}"
             )
         return tuple(chosen), left_out
+
+    def choose_like(
+        self, like: Contract, columns: Columns, chosen: tuple[Column, ...], left_out: list[LeftOut]
+    ) -> tuple[tuple[Column, ...], list[LeftOut]] | None:
+        """Return the columns that another run learns from, in its order and read as there, and those that it leaves out.
+
+        chosen and left_out: as this table alone tells. Returns None where the columns are others, or hold something else.
+        """
+        found, known = {column.name: column for column in chosen}, {rule.name for rule in like.columns}
+        asked = {*self.keep, *(self.features or [])}
+        more = [name for name in found if name not in known]
+        if not known <= {*self.candidates} or any(
+            name not in like.left_out or name in asked for name in more
+        ):
+            return None
+        read: list[Column] = []
+        for rule in like.columns:
+            column = found.get(rule.name)
+            if column is None or (column.format.kind, column.format.unit) != (
+                rule.format.kind,
+                rule.format.unit,
+            ):
+                try:
+                    column = columns.parse(rule.name, rule.format)
+                except DataError:
+                    return None
+            if not knows(rule, column):
+                return None
+            read.append(column)
+        gone = [LeftOut(name, "left out by the run whose weights are loaded") for name in more]
+        return tuple(read), [*(column for column in left_out if column.name not in known), *gone]
 
     def _read(self, columns: Columns, name: str) -> Column | LeftOut:
         if not isinstance(self.categorical, str) and name in self.categorical:

@@ -83,9 +83,10 @@ def pretrained(
         w = the tensor of the same name and shape in the file
 
     The last layer is new where it has another shape in the file, or where the earlier run had other classes or
-    targets. Raises ValueError for whole numbers in place of floats; listing matched, missing and unexpected tensors, if no
-    parameter matches, or if `strict` is set and not all tensors match; and if `freeze` names an unknown parameter or
-    one that was not loaded, if it leaves nothing to train, or if `thaw_epoch` is set without it.
+    targets. A table has the features of that run, also of levels that it lacks. Raises ValueError for whole numbers in
+    place of floats; listing matched, missing and unexpected tensors, if no parameter matches, or if `strict` is set and
+    not all tensors match; and if `freeze` names an unknown parameter or one that was not loaded, if it leaves nothing to
+    train, or if `thaw_epoch` is set without it.
 
     Use: little data, or continuing from an earlier run; the weights of torchvision are set by
         model.weights=DEFAULT.

@@ -53,17 +53,18 @@ def names_of(counts: Tensor, class_names: Sequence[str]) -> list[str]:
 def per_class_csv(counts: Tensor, class_names: Sequence[str] = ()) -> str:
     """Return the report by class as CSV: class, precision, recall, f1, support."""
     rows = [(r.name, r.precision, r.recall, r.f1, r.support) for r in class_rows(counts, class_names)]
-    return _csv([("class", "precision", "recall", "f1", "support"), *rows])
+    return as_csv([("class", "precision", "recall", "f1", "support"), *rows])
 
 
 def confusion_csv(counts: Tensor, class_names: Sequence[str] = ()) -> str:
     """Return the confusion matrix as CSV: a row for each true class, a column for each predicted one."""
     names = names_of(counts, class_names)
     rows = [(name, *row) for name, row in zip(names, counts.tolist(), strict=True)]
-    return _csv([("true \\ predicted", *names), *rows])
+    return as_csv([("true \\ predicted", *names), *rows])
 
 
-def _csv(rows: Sequence[Sequence[object]]) -> str:
+def as_csv(rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as CSV; texts that a spreadsheet would compute stay texts."""
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([as_cell(cell) for cell in row] for row in rows)
     return stream.getvalue()

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from dltrain.errors import CheckpointProblem
 from dltrain.loggers.events import shown_name
+from dltrain.metrics.targets import SCORES
 from dltrain.storage.folder_names import SWEEP_RECORD, size_of
 from dltrain.storage.index import KILLED, finite
 from dltrain.storage.job_names import job_number
@@ -140,6 +141,19 @@ def read_classes(file: Path) -> list[dict[str, str]]:
             _ = row["class"], [float(row[name]) for name in ("precision", "recall", "f1", "support")]
     except (KeyError, ValueError) as error:
         raise CheckpointProblem(f"{file} is no report by class: {str(error)[:100]}") from None
+    return rows
+
+
+def read_targets(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of per_target.csv: target and its scores. Raises CheckpointProblem for a file that no run wrote."""
+    head, *lines = read_table(file) or [[]]
+    try:
+        found = [dict(zip(head, line, strict=True)) for line in lines]
+        rows = [{"target": row["target"], **{name: float(row[name]) for name in SCORES}} for row in found]
+    except (KeyError, ValueError) as error:
+        raise CheckpointProblem(f"{file} is no report by target: {str(error)[:100]}") from None
+    if not rows:
+        raise CheckpointProblem(f"{file} is no report by target: it has no row")
     return rows
 
 

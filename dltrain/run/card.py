@@ -12,12 +12,14 @@ from typing import Any
 
 import dltrain
 from dltrain.config.schema import Config
+from dltrain.data.class_names import TRUTHS, same_truth
 from dltrain.data.contract import Contract
 from dltrain.data.errors import some
 from dltrain.data.pixels import RESIZES, conversions
 from dltrain.data.tables.durations import UNIT
 from dltrain.data.tables.rules import Rule
-from dltrain.report.record import number_in, numbers_of
+from dltrain.metrics.targets import PER_TARGET, SCORES
+from dltrain.report.record import number_in, numbers_of, read_targets
 from dltrain.run.deployed import ColumnInput, Deployed, is_long
 from dltrain.run.usage import sample, usage
 from dltrain.screen.table import one_line
@@ -54,6 +56,7 @@ def card(path: Path, config: Config, deployed: Deployed, form: str, agreement: A
         _inputs(deployed, form),
         "## Scores",
         _scores(summary),
+        *_by_target(path),
         "## Data",
         _rows(_data(config, deployed)),
         "## Training",
@@ -151,7 +154,10 @@ def _meaning(column: ColumnInput, rule: Rule, arrays: bool) -> str:
     """Return what a column takes; arrays: as ONNX has them, not lists of Python."""
     levels = _text(some(map(repr, rule.levels) if column.kind == "text" else rule.levels, 8))
     if column.kind == "text":
-        return f"text, empty where missing: {levels} (another counts as none)"
+        other = "other words for true and false, such as TRUE and 1, count as these, " * bool(
+            same_truth([*TRUTHS], rule.levels)
+        )
+        return f"text, empty where missing: {levels} ({other}another counts as none)"
     kind, missing = (" (float64)", "NaN where missing") if arrays else ("", "None where missing")
     if column.kind == "date":
         return f"{f'seconds since 1970-01-01 in UTC, a time without a zone taken for UTC{kind}' if arrays else 'ISO text'}; {missing}"
@@ -214,6 +220,18 @@ def _scores(summary: Mapping[str, Any]) -> str:
     rows: list[Sequence[str]] = [("", *map(_text, names))]
     rows += [(name, *(_cell(values.get(metric)) for metric in names)) for name, values in shown.items()]
     return _rows(rows)
+
+
+def _by_target(path: Path) -> list[str]:
+    """Return the scores of each target of a regression on several; nothing for other runs."""
+    if not (path / PER_TARGET).is_file():
+        return []
+    rows: list[Sequence[str]] = [("target", *SCORES)]
+    rows += [
+        (_text(row["target"]), *(_cell(row[name]) for name in SCORES))
+        for row in read_targets(path / PER_TARGET)
+    ]
+    return ["Each target in its units:", _rows(rows)]
 
 
 def _data(config: Config, deployed: Deployed) -> list[Sequence[str]]:

@@ -24,6 +24,8 @@ from dltrain.data.torch_dataset import as_raw
 from dltrain.data.unused import COMMON_KEYS, refuse_unused
 from dltrain.errors import DataProblem, UserError, assigned, typed
 from dltrain.run.plan import check_memory
+from dltrain.run.source import run_of
+from dltrain.storage.run_folder import read_contract
 
 SCHEDULES = ("schedule", "momentum_schedule", "penalty_schedule")
 # values by which a key asks for nothing; null or an empty list for all others
@@ -117,13 +119,30 @@ def is_of_val(metric: object) -> bool:
 def load_data(
     config: Config, door: Door, contract: Contract | None = None, tolerant: bool = False
 ) -> RawData:
-    """Load the dataset; a table is read by the contract of an earlier run, if it is given."""
+    """Load the dataset; a table is read by the contract of an earlier run, if it is given.
+
+    Without one, its features are those of the run whose weights are loaded, where it has the columns.
+    """
     own = {key: value for key, value in config.dataset.items() if key not in COMMON_KEYS}
     if contract is not None and contract.columns:
         runtime = {"contract": contract, "tolerant": tolerant}
         own |= {name: value for name, value in runtime.items() if takes(name, door, config)}
+    elif contract is None and (like := contract_of_weights(config, door)) and takes("like", door, config):
+        own["like"] = like
     with data_problems():
         return with_columns(as_raw(door.build(own, "dataset", common=COMMON_KEYS)))
+
+
+def contract_of_weights(config: Config, door: Door) -> Contract | None:
+    """Return the contract of the run of tables that the initial weights come from; None where they do not come from one."""
+    node = config.initializer
+    folder = run_of(node.get("path"))
+    if folder is None or not node.get("_target_"):
+        return None
+    if "differences" not in inspect.signature(door.locate(node["_target_"], "initializer")).parameters:
+        return None
+    known = read_contract(folder)
+    return known if known is not None and known.columns else None
 
 
 def with_columns(raw: RawData) -> RawData:

@@ -25,6 +25,7 @@ from dltrain.loggers.events import Result, RunInfo
 from dltrain.loggers.run_log import RunLog
 from dltrain.loggers.terminal import Terminal
 from dltrain.metrics.report import CONFUSION, PER_CLASS, confusion_csv, per_class_csv
+from dltrain.metrics.targets import PER_TARGET, TargetRow, per_target_csv, target_rows
 from dltrain.processors import cores
 from dltrain.run.build import build
 from dltrain.run.built import Experiment
@@ -41,7 +42,7 @@ from dltrain.storage.files import replace
 from dltrain.storage.run_folder import RunFolder, checked_statistics, read_contract
 from dltrain.storage.summary import read_summary
 from dltrain.text import say, utf8
-from dltrain.training.evaluation import confusion
+from dltrain.training.evaluation import confusion, evaluating, outputs_of
 from dltrain.training.parts import Parts
 from dltrain.training.planned import remarks
 from dltrain.training.signals import Interrupted
@@ -263,10 +264,13 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
             plan.device,
             plan.precision,
         )
+    by_target = () if scored is None else target_scores(experiment, scored)
     if trainer.state.best_weights:
         trainer.folder.write_best(trainer.state.best_weights)
     if table is not None:
         write_report(trainer.folder, table, parts.spec.class_names)
+    if by_target:
+        write_tables(trainer.folder, {PER_TARGET: per_target_csv(by_target)})
     trainer.diagnosis.draw(trainer.rates.lr)
     constant = constant_guess(parts, scored) if scored is not None else {}
     ending = trainer.state.stop
@@ -296,11 +300,26 @@ def result_of(experiment: Experiment, trainer: Trainer, ending: tuple[str, str],
 
 
 def write_report(folder: RunFolder, counts: Tensor, class_names: tuple[str, ...]) -> None:
-    """Write the report by class and the confusion matrix; what cannot be written costs no result."""
-    for name, text in (
-        (PER_CLASS, per_class_csv(counts, class_names)),
-        (CONFUSION, confusion_csv(counts, class_names)),
-    ):
+    """Write the report by class and the confusion matrix."""
+    tables = {PER_CLASS: per_class_csv(counts, class_names), CONFUSION: confusion_csv(counts, class_names)}
+    write_tables(folder, tables)
+
+
+def target_scores(experiment: Experiment, split: Split) -> tuple[TargetRow, ...]:
+    """Return the scores of each target of a regression on several, in its units."""
+    parts, plan = experiment.parts, experiment.plan
+    if parts.spec.task != "regression" or split.targets.ndim != 2 or split.targets.shape[1] < 2:
+        return ()
+    with evaluating(parts.model):
+        batches = outputs_of(parts.model, split, plan.evaluation_batch_size, plan.device, plan.precision)
+        found, true = (parts.spec.in_units(torch.cat(values)) for values in zip(*batches, strict=True))
+    names = [rule.name for rule in parts.contract.targets] if parts.contract is not None else []
+    return target_rows(found, true, names)
+
+
+def write_tables(folder: RunFolder, tables: Mapping[str, str]) -> None:
+    """Write tables by the name of their file; what cannot be written costs no result."""
+    for name, text in tables.items():
         try:
             replace(folder.path / name, utf8(text))
         except OSError as error:

@@ -26,6 +26,7 @@ from dltrain.data.changes import data_changes
 from dltrain.errors import CheckpointProblem, DataProblem, NumericalFailure, typed
 from dltrain.loggers.events import Result
 from dltrain.metrics.report import CONFUSION, PER_CLASS
+from dltrain.metrics.targets import PER_TARGET
 from dltrain.ranges import Threads
 from dltrain.run import experiment as runs
 from dltrain.run.built import Experiment
@@ -454,8 +455,8 @@ class Comparing:
         self.leave_out(f"{name} (of an evaluation before the stretch)")
 
     def reports(self, step: int, folder: Path) -> None:
-        """Compare the reports by class with those of the replay."""
-        for name in (PER_CLASS, CONFUSION):
+        """Compare the reports by class or target with those of the replay."""
+        for name in (PER_CLASS, CONFUSION, PER_TARGET):
             then, now = self.records.path / name, folder / name
             if not then.is_file() and not now.is_file():
                 continue

@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
 
+from dltrain.data.errors import some
 from dltrain.metrics import bootstrap
 from dltrain.metrics.report import class_rows, confusion_lines, names_of, per_class_lines
+from dltrain.metrics.targets import TargetRow
 from dltrain.metrics.thresholds import BALANCED, F1_OF_CLASS, Best, Threshold
 from dltrain.screen.numbers import number
 from dltrain.text import counted, show, shown
@@ -30,7 +32,7 @@ class Score:
     not known, of other data; constant: scores of a
     constant guess; left_out: lines on rows that do not fit the columns of the run; threshold: by which classes are predicted, and
     following the metrics that it changes; suggested: thresholds on the probability of the class `suggested_for`, of the val split;
-    notes: lines on what the metrics mean
+    notes: lines on what the metrics mean; by_target: scores of each target, of a regression on several
     """
 
     run: str
@@ -49,6 +51,7 @@ class Score:
     suggested: Sequence[Best] = ()
     suggested_for: str = ""
     notes: tuple[str, ...] = ()
+    by_target: tuple[TargetRow, ...] = ()
 
 
 def print_scores(scores: list[Score]) -> None:
@@ -72,11 +75,11 @@ def print_scores(scores: list[Score]) -> None:
 
 
 def print_details(scores: list[Score], resamples: int) -> None:
-    """Print what the metrics mean, the threshold, the intervals of all scores, and by class those of the last split of each run."""
+    """Print what the metrics mean, the threshold, the intervals of all scores, and by class or target those of the last split of each run."""
     for note in dict.fromkeys(note for score in scores for note in score.notes):
         show(note)
     for score in scores:
-        if line := undefined(score):
+        for line in filter(None, (undefined(score), absent(score))):
             show(line)
     if (threshold := scores[0].threshold) is not None:
         changed = [*scores[0].following, "confusion matrix", "report by class"]
@@ -98,9 +101,27 @@ def print_details(scores: list[Score], resamples: int) -> None:
             show("\n".join(per_class_lines(score.counts, score.class_names)))
             if matrix := confusion_lines(score.counts, score.class_names):
                 show("\n" + "\n".join(matrix))
+        if score.by_target:
+            show(f"\n{score.run}, {score.split} split")
+            show("\n".join(per_target_lines(score.by_target)))
     for score in scores:
         for line in suggestion(score):
             show(line)
+
+
+def per_target_lines(rows: Sequence[TargetRow], most: int = 40) -> list[str]:
+    """Return the report by target as aligned lines; of more than `most` targets, those with the lowest r2."""
+    left_out = ""
+    if len(rows) > most:
+        left_out = f"the {most} of {len(rows)} targets with the lowest r2"
+        rows = sorted(rows, key=lambda row: (row.r2 != row.r2, row.r2))[:most]
+    names = [shown(row.name) for row in rows]
+    width = max(map(len, ("target", *names)))
+    lines = [f"{'target':<{width}}  {'mae':>12}  {'rmse':>12}  {'r2':>9}"]
+    lines += [f"{left_out}:"] if left_out else []
+    for name, row in zip(names, rows, strict=True):
+        lines.append(f"{name:<{width}}  {number(row.mae):>12}  {number(row.rmse):>12}  {number(row.r2):>9}")
+    return lines
 
 
 def undefined(score: Score) -> str:
@@ -114,6 +135,18 @@ def undefined(score: Score) -> str:
     if len(present) == 1 and score.counts is not None:
         text += f": all samples are of class {shown(names_of(score.counts, score.class_names)[present[0]])}"
     return text
+
+
+def absent(score: Score) -> str:
+    """Return a line on the classes of which a split has no sample; empty where it has all."""
+    names = [] if score.counts is None else names_of(score.counts, score.class_names)
+    missing = [] if score.counts is None else (score.counts.sum(1) == 0).nonzero().flatten().tolist()
+    if not missing:
+        return ""
+    return (
+        f"absent   the {score.split} split of {score.run} has no sample of {some(shown(names[k]) for k in missing)}: averages over the "
+        "classes leave out those that are neither there nor predicted"
+    )
 
 
 def suggestion(score: Score) -> list[str]:
@@ -159,6 +192,8 @@ def as_json(scores: list[Score], resamples: int) -> str:
             item["per_class"] = [asdict(row) for row in class_rows(score.counts, score.class_names)]
             item["classes"] = names_of(score.counts, score.class_names)
             item["confusion_matrix"] = score.counts.tolist()
+        if score.by_target:
+            item["per_target"] = [asdict(row) for row in score.by_target]
         listed.append(item)
     how = {"resamples": resamples, "level": bootstrap.LEVEL, "seed": bootstrap.SEED}
     content = finite({"format": 1, "bootstrap": how, "scores": listed})

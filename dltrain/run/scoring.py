@@ -25,6 +25,7 @@ from dltrain.metrics.counts import confusion_of
 from dltrain.metrics.measures import Measures
 from dltrain.metrics.probabilities import of_logits
 from dltrain.metrics.report import names_of
+from dltrain.metrics.targets import TargetRow, target_rows
 from dltrain.metrics.thresholds import Threshold, at_threshold, best_thresholds
 from dltrain.run.build import (
     build_augmentation,
@@ -193,7 +194,8 @@ def scored(parts: Scored, run: str, split: str, passes: Tensor, targets: Tensor,
     )
     found = bootstrap.intervals(parts.metrics, parts.measures, outputs, targets, resamples)
     if parts.spec.task != "classification":
-        return Score(run, split, len(targets), values, found)
+        score = Score(run, split, len(targets), values, found)
+        return replace(score, by_target=by_target(parts, outputs, targets))
     threshold = parts.threshold
     outputs = to_softmax(parts.loss, outputs)
     decided = outputs if threshold is None else threshold.decided(outputs)
@@ -206,6 +208,15 @@ def scored(parts: Scored, run: str, split: str, passes: Tensor, targets: Tensor,
         return score
     place, best = best_thresholds(outputs, targets)
     return replace(score, suggested=best, suggested_for=names_of(counts, parts.spec.class_names)[place])
+
+
+def by_target(parts: Scored, outputs: Tensor, targets: Tensor) -> tuple[TargetRow, ...]:
+    """Return the scores of each target of a regression, in its units; outputs and targets are those of the model."""
+    if parts.spec.task != "regression":
+        return ()
+    names = [rule.name for rule in parts.contract.targets] if parts.contract is not None else []
+    found, true = (parts.spec.in_units(values.reshape(len(values), -1)) for values in (outputs, targets))
+    return target_rows(found, true, names)
 
 
 def with_decision(parts: Scored, decision: tuple[str, float] | None) -> Scored:

@@ -10,6 +10,7 @@ from torch import Tensor
 from dltrain.data.contract import Contract
 from dltrain.data.errors import some
 from dltrain.data.prepare import Splits
+from dltrain.data.tables.cures import typed
 from dltrain.errors import UserError
 from dltrain.initializers.pretrained import Differences
 from dltrain.storage.run_folder import read_contract, read_statistics
@@ -60,8 +61,18 @@ def _check_columns(there: Contract, here: Contract, path: str) -> None:
     )
     raise UserError(
         f"initializer.path={path} was trained on other columns ({which or 'in another order'}).\n"
-        "Weights are for the columns of their run: give a table with the same ones, or start without them: initializer=default"
+        f"Weights are for the columns of their run: {_columns_cure(there, here)}, or start without them: initializer=default"
     )
+
+
+def _columns_cure(there: Contract, here: Contract) -> str:
+    """Return how a table has the columns of a run: without those that are new, where there are all of it."""
+    old, new = ([rule.name for rule in c.columns] for c in (there, here))
+    more = [name for name in new if name not in old]
+    if not more or not set(old) <= {*new, *here.left_out}:
+        return "give a table with the same ones"
+    dropped = [name for name, reason in here.left_out.items() if reason == "dropped" and name not in old]
+    return f"leave the new ones out, {typed('drop', [*dropped, *more])}"
 
 
 def same_outputs(there: Contract, here: Contract) -> bool:

@@ -15,11 +15,14 @@ def usage(deployed: Deployed) -> tuple[str, str]:
     if deployed.columns:
         pairs = list(zip(deployed.columns, deployed.contract.columns, strict=True))
         shown = ", ".join(f'"{plain(column.name)}": [{sample(column, rule)}, None]' for column, rule in pairs)
-        return f"Columns by name to {outputs}; None is a missing value.", f"{{{shown}}}"
+        return f"A dict of columns by name, to a dict of {outputs}; None is a missing value.", f"{{{shown}}}"
     shape = ", ".join(map(str, deployed.contract.input_shape))
     kind = "uint8, 0 to 255" if deployed.takes_bytes else "float32, as in the training"
     dtype = "uint8" if deployed.takes_bytes else "float32"
-    return f"Samples (N, {shape}) of {kind}, to {outputs}.", f"torch.zeros(2, {shape}, dtype=torch.{dtype})"
+    return (
+        f"Samples (N, {shape}) of {kind}, to a dict of {outputs}.",
+        f"torch.zeros(2, {shape}, dtype=torch.{dtype})",
+    )
 
 
 def sample(column: ColumnInput, rule: Rule) -> str:

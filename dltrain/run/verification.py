@@ -34,6 +34,8 @@ from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem, DataProblem, UserError, split_command
 from dltrain.loggers.events import EARLIER, EVENT_FILES, Best
 from dltrain.metrics.report import CONFUSION, PER_CLASS, per_class_csv
+from dltrain.metrics.targets import PER_TARGET, SCORES
+from dltrain.report.record import read_targets
 from dltrain.run.data import build_data
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, SAVED, read_events
@@ -455,6 +457,7 @@ def contract(records: Records, verdict: Verdict) -> Iterator[Finding]:
 
 def reports(records: Records, verdict: Verdict) -> Iterator[Finding]:
     """Compare the confusion matrix with the report by class, the size of the split and the accuracy."""
+    yield from by_target(records)
     there = [name for name in (CONFUSION, PER_CLASS) if (records.path / name).is_file()]
     for name in (name for name in (CONFUSION, PER_CLASS) if there and name not in there):
         if not records.is_unwritten(name):
@@ -479,6 +482,18 @@ def reports(records: Records, verdict: Verdict) -> Iterator[Finding]:
     score = scores.get("accuracy" if split == "test" else "val/accuracy")
     if score is not None and not math.isclose(score, accuracy, rel_tol=1e-5):
         yield Finding(f"summary.json, {place}", f"accuracy {score:g}", f"{accuracy:g}, by {CONFUSION}")
+
+
+def by_target(records: Records) -> Iterator[Finding]:
+    """Compare the means of the report by target with the scores of the same split."""
+    if not (records.path / PER_TARGET).is_file():
+        return
+    rows, said = read_targets(records.path / PER_TARGET), records.summary
+    place, prefix = ("test", "") if _reported_split(records) == "test" else ("best", "val/")
+    for name in SCORES:
+        score, mean = (said.get(place) or {}).get(prefix + name), sum(row[name] for row in rows) / len(rows)
+        if score is not None and not math.isclose(score, mean, rel_tol=1e-5, abs_tol=1e-6):
+            yield Finding(PER_TARGET, f"mean {name} {mean:g}", f"{score:g}, by summary.json, {place}")
 
 
 def _reported_split(records: Records) -> str:

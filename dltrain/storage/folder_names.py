@@ -26,7 +26,7 @@ CONTRACT, METRICS = "data.json", "metrics.csv"
 # names that only files of runs and sweeps have
 FILES = frozenset((
     CONTRACT, METRICS, SWEEP_RECORD, "summary.json", "config.yaml", "manifest.json", "events.jsonl", "tags.json", "run.log",
-    "per_class.csv", "confusion_matrix.csv", "results.csv", "results.parquet", "best.yaml", "study.log",
+    "per_class.csv", "per_target.csv", "confusion_matrix.csv", "results.csv", "results.parquet", "best.yaml", "study.log",
     "best.safetensors", "normalization.safetensors", "weights.safetensors", "averaged.safetensors", "state.pt",
 ))  # fmt: skip
 SWEEP_STUDY = "study.log"

@@ -22,6 +22,7 @@ FORMAT = 1
 # of a run; those that a run does not have are left out
 RECORDS = (
     "config.yaml", "data.json", "metrics.csv", "events.jsonl", "summary.json", "per_class.csv", "confusion_matrix.csv",
+    "per_target.csv",
     "checkpoints/best.safetensors", "checkpoints/normalization.safetensors",
     ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml",
 )  # fmt: skip

@@ -73,6 +73,16 @@ def test_a_file_with_another_mark_is_read_by_its_own_and_named(tmp_path: Path) -
     assert value == 1.5 and notes[0].startswith("decimal  new.csv: decimal comma in euro, and")
 
 
+def test_a_value_with_the_other_mark_is_refused_with_the_mark_of_its_column(tmp_path: Path) -> None:
+    """Found by a data scientist: a column of numbers was said not to hold 3.5."""
+    contract = trained(tmp_path, [f"{i},25" for i in range(ROWS)])
+    path = save(tmp_path / "new.csv", {"age": ["31"] * 3, "euro": ["1,5", "2,75", "3.5"]}, ";")
+    with pytest.raises(
+        DataError, match="column 'euro' holds numbers with a decimal comma, but '3.5' in row 3"
+    ):
+        contract.encode(path, targets=False)
+
+
 def test_what_the_file_and_the_training_read_differently_is_refused(tmp_path: Path) -> None:
     german = trained(tmp_path, GERMAN)
     # the separator is that of the decimal point

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from test_tables import encoded, plain, save
+from test_tables import contract_of, encoded, plain, save
 
+from dltrain.data.prepare import prepare
 from dltrain.data.table import csv
 from dltrain.data.tables.columns import Column
 from dltrain.data.tables.rules import Format, Rule
@@ -111,3 +112,31 @@ def test_a_test_file_in_another_unit_is_named_in_the_header(tmp_path) -> None:
     )
     raw = csv(save(tmp_path / "t.csv", columns), "y", test_path=save(tmp_path / "same.csv", columns))
     assert not encoded(raw, torch.arange(40)).far_notes(raw.describe)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "day", "is_far"),
+    [
+        # four years: a trend is a guess beyond four more
+        ("2012-01-01", "2015-12-31", "2016-12-24", False),
+        ("2012-01-01", "2015-12-31", "2019-06-24", False),
+        ("2012-01-01", "2015-12-31", "2020-01-15", True),
+        ("2012-01-01", "2015-12-31", "2025-12-24", True),
+        ("2012-01-01", "2015-12-31", "2007-12-24", True),
+        # a month: at least a year
+        ("2012-01-01", "2012-01-31", "2012-12-24", False),
+        ("2012-01-01", "2012-01-31", "2013-03-01", True),
+    ],
+)
+def test_a_date_farther_than_the_training_is_long_is_named(tmp_path, first, last, day, is_far) -> None:
+    """Found by a data scientist: of a training on four years, a date ten years later was predicted without a word."""
+    days = np.linspace(0, (np.datetime64(last) - np.datetime64(first)).astype(int), 40).astype(int)
+    columns = plain() | {"day": [str(np.datetime64(first) + int(step)) for step in days]}
+    contract = contract_of(prepare(csv(save(tmp_path / "t.csv", columns), "y")))
+    rows = {name: values[:2] for name, values in columns.items()} | {"day": [columns["day"][1], day]}
+    found = contract.encode(save(tmp_path / "new.csv", rows)).notes
+    told = [note for note in found if note.startswith("scale")]
+    assert len(told) == is_far
+    assert all(
+        f"a value far outside of the range of the training: day year {day[:4]}" in note for note in told
+    )

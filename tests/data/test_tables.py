@@ -115,7 +115,9 @@ def test_the_line_of_excel_that_names_the_separator_is_read(tmp_path: Path, spac
     assert "dataset.delimiter" not in str(caught.value)
 
 
-def test_lines_above_the_header_are_named_with_a_command_that_removes_them(tmp_path: Path) -> None:
+def test_lines_above_the_header_are_named_with_a_command_that_removes_them(
+    tmp_path: Path, monkeypatch
+) -> None:
     path = tmp_path / "my t.csv"
     text = Path(save(path, plain())).read_text()
     path.write_text(f"# Export of May, by SAP\n\nSource: SAP\n{text}")
@@ -125,6 +127,14 @@ def test_lines_above_the_header_are_named_with_a_command_that_removes_them(tmp_p
     command = str(caught.value).partition("above: ")[2]
     subprocess.run(command, shell=True, cwd=tmp_path, check=True)
     assert (tmp_path / "table.csv").read_text() == text
+    # one that wrote the file that it reads would empty it
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "table.csv").write_text(path.read_text())
+    with pytest.raises(DataError, match="above: sed 1,3d table.csv > table_2.csv"):
+        csv("table.csv", "y")
+    spaced = Path(save(tmp_path / "table.csv", plain(), "   "))
+    with pytest.raises(DataError, match="' table.csv > table_2.csv, and set"):
+        csv(spaced.name, "y")
     # a header with a # and a few odd rows is a header
     path.write_text(f"#{text}1,2\n")
     with pytest.raises(DataError, match=f"row {ROWS + 1} of .* has 2 values"):

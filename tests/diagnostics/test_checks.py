@@ -268,16 +268,67 @@ def test_rows_that_repeat_are_told_with_the_ways_out(dltrain, workdir, capsys):
     found = said[said.index("FAILED  samples in two splits") :].splitlines()[1:4]
     assert [line.strip() for line in found] == [
         "to keep the rows of one person or thing in one split: dataset.group_column=COLUMN",
-        "to leave out copies of rows: awk '!seen[$0]++' panel.csv > once.csv",
+        "to leave out copies of rows: awk -F, -v OFS=, '{row = $0; $1 = \"\"} !seen[$0]++ {print row}' panel.csv > once.csv",
         "copies of a sample belong in one split; equal samples of different things, as where few inputs are known, are no fault",
     ]
     subprocess.run(found[1].partition(": ")[2], shell=True, check=True)
-    assert Path("once.csv").read_text().splitlines() == list(dict.fromkeys(lines))
+    first = {line.partition(",")[2]: line for line in reversed(lines)}
+    assert Path("once.csv").read_text().splitlines() == [
+        line for line in dict.fromkeys(lines) if line in first.values()
+    ]
     lines = [f"{line},{k % 4}" if k else f"{line},visit" for k, line in enumerate(lines)]
     Path("panel.csv").write_text("\n".join(lines) + "\n")
     dltrain("check", *words, "dataset.drop=[visit]", "dataset.group_column=person")
     said = capsys.readouterr().out
     assert "group_column=COLUMN" not in said
+
+
+ROWS = [
+    f"{k},{k % 9}.{k % 7} {k % 5},{k}.5,{('train', 'train', 'val', 'test')[k % 4]},{'ab'[k % 2]}"
+    for k in range(120)
+]
+COPIES = [f"{900 + k},{k % 9}.{k % 7} {k % 5},{k}.5,test,{'ab'[k % 2]}" for k in range(0, 120, 4)]
+
+
+@pytest.mark.parametrize(("name", "mark"), [("once.csv", ","), ("a=b c.csv", "\t"), ("bars.csv", "|")])
+def test_the_command_against_copies_leaves_them_out_and_replaces_no_file(
+    dltrain, workdir, capsys, name, mark
+):
+    lines = ["id,text,x,split,y", *ROWS, *COPIES]
+    Path(name).write_text("\n".join(line.replace(",", mark) for line in lines) + "\n")
+    Path("once_2.csv").write_text("mine")
+    before = {path.name: path.read_bytes() for path in Path().glob("*.csv")}
+    keys = (
+        "dataset=csv",
+        "dataset.target=y",
+        "dataset.split_column=split",
+        "dataset.drop=[id]",
+        "model=linear",
+    )
+    dltrain("check", *keys, f"dataset.path='{name}'")
+    said = capsys.readouterr().out
+    assert "30 of train in test" in said
+    command = re.search(r"to leave out copies of rows: (awk .*)", said)[1]
+    subprocess.run(command, shell=True, check=True, executable="bash")
+    assert all(Path(path).read_bytes() == content for path, content in before.items())
+    (made,) = {path.name for path in Path().glob("*.csv")} - before.keys()
+    assert Path(made).read_text().replace(mark, ",").splitlines() == ["id,text,x,split,y", *ROWS]
+    dltrain("check", *keys, f"dataset.path={made}")
+    assert re.search(r"^ok +samples in two splits +none", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_copies_in_a_file_with_quotes_or_in_two_files_are_left_out_by_a_sentence(dltrain, workdir, capsys):
+    lines = ["id,text,x,split,y", *ROWS, *COPIES]
+    keys = ("dataset=csv", "dataset.target=y", "model=linear")
+    Path("quoted.csv").write_text("\n".join([*lines, '1,"a\nb",7,test,a']) + "\n")
+    dltrain("check", *keys, "dataset.path=quoted.csv", "dataset.split_column=split", "dataset.drop=[id]")
+    told = "copies of rows: of rows that are equal in all columns but 'id', 'text', 'split', keep one, as pandas.DataFrame.drop_duplicates does"
+    assert told in capsys.readouterr().out
+    Path("first.csv").write_text("\n".join(lines[:121]) + "\n")
+    Path("second.csv").write_text("\n".join([lines[0], *COPIES]) + "\n")
+    files = ("dataset.path=first.csv", "dataset.test_path=second.csv")
+    dltrain("check", *keys, *files, "dataset.drop=[id,split]")
+    assert "keep those rows of second.csv that are not in first.csv" in capsys.readouterr().out
 
 
 def test_every_check_that_fails_says_what_to_do():

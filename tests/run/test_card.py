@@ -11,7 +11,9 @@ from PIL import Image, ImageOps
 
 from dltrain.data.contract import Contract
 from dltrain.data.pixels import RESIZES, Form, conversions, read_pixels
-from dltrain.run.card import _other_sizes
+from dltrain.data.tables.rules import Format, Rule
+from dltrain.run.card import _meaning, _other_sizes
+from dltrain.run.deployed import ColumnInput
 
 
 def contract_of(shape: tuple[int, int, int], resize: str) -> Contract:
@@ -53,3 +55,11 @@ def test_16_bits_become_bytes_as_the_card_says(white: int, tmp_path: Path):
     wanted = read_pixels(str(tmp_path / "a.png"), Form(256, 256, "grey", white=white))[0][..., 0]
     assert np.array_equal(found, wanted)
     assert np.array_equal(wanted, np.minimum(np.rint(values * 255.0 / white), 255))
+
+
+@pytest.mark.parametrize(("levels", "said"), [(("no", "yes"), True), (("a", "b"), False)])
+def test_other_words_for_true_and_false_are_said_to_count(levels, said):
+    told = _meaning(ColumnInput("owner", "text", {}), Rule("owner", Format("category"), levels, None), True)
+    assert (
+        "words for true and false, such as TRUE and 1, count as these, another counts as none" in told
+    ) == said

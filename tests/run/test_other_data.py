@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from sklearn import metrics as sk
 
 from dltrain.errors import DataProblem, UserError
 from dltrain.run.scores import Score, print_details, print_scores
@@ -113,6 +114,20 @@ def test_a_metric_that_is_not_defined_says_why(capsys: pytest.CaptureFixture[str
     assert line in capsys.readouterr().out.splitlines()
     print_details([Score("outputs/a", "all", 3, {"auroc": 0.5, "f1": 0.8})], 100)
     assert "not defined" not in capsys.readouterr().out
+
+
+def test_classes_of_which_a_split_has_no_sample_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """A mean over three classes was said to be over five; scikit-learn takes those of the truth and of the predictions."""
+    counts = torch.tensor([[3, 1, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    print_details([Score("outputs/a", "val", 7, {"f1": 0.5}, counts=counts, class_names=tuple("abcd"))], 100)
+    said = capsys.readouterr().out
+    line = "absent   the val split of outputs/a has no sample of c, d: averages over the classes leave out those that are neither there nor"
+    assert line in said
+    true, found = [0] * 4 + [1] * 3, [0, 0, 0, 1, 1, 1, 2]
+    mean = sk.f1_score(true, found, average="macro")
+    assert f"{mean:.4f}" in next(text for text in said.splitlines() if text.startswith("macro mean"))
+    print_details([Score("outputs/a", "val", 6, {"f1": 0.5}, counts=counts[:2, :2])], 100)
+    assert "absent" not in capsys.readouterr().out
 
 
 def test_rows_that_cannot_be_scored_are_counted(run: Path, scored: Any) -> None:

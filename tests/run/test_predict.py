@@ -555,6 +555,8 @@ REFUSED: dict[str, tuple[list[str], str, int]] = {
     "ending": (["{kinds}", "a.csv", "--output", "x.xlsx"], "must end in .csv, .parquet or .json", 2),
     "no folder": (["{kinds}", "a.csv", "--output", "no/x.csv"], "mkdir -p no", 2),
     "input": (["{kinds}", "a.csv", "--output", "a.csv"], "a.csv, which is also an input", 2),
+    "its data": (["{kinds}", "a.csv", "--output", "{data}"], "t.csv, `dataset.path` of .*Name another file", 2),
+    "its record": (["{kinds}", "a.csv", "--output", "{kinds}/metrics.csv"], "metrics.csv, a record of .*Name another file", 2),
     "both": (["{kinds}", "a.csv", "--output", "-", "--json"], "both write to standard output", 2),
     "twice": (["{kinds}", "-", "-"], "`-` is named twice", 2),
     "keep": (["{kinds}", "a.csv", "--keep", "ide"], r"names 'ide', which is no column of a.csv \(did you mean 'id'", 3),
@@ -571,7 +573,7 @@ REFUSED: dict[str, tuple[list[str], str, int]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_predicted_is_refused(case, kinds, prices, pets, digits, predict, workdir):
+def test_what_cannot_be_predicted_is_refused(case, folder, kinds, prices, pets, digits, predict, workdir):
     rows = rows_of(3)
     write(workdir / "a.csv", rows)
     write(workdir / "less.csv", [{k: v for k, v in row.items() if k != "age"} for row in rows])
@@ -579,6 +581,7 @@ def test_what_cannot_be_predicted_is_refused(case, kinds, prices, pets, digits, 
     np.save("wide.npy", np.zeros((2, 9, 8), np.float32))
     (workdir / "empty").mkdir()
     places = {"kinds": kinds, "prices": prices, "pets": pets, "digits": digits, "runs": kinds.parent}
+    places["data"] = folder / "t.csv"
     arguments, told, code = REFUSED[case]
     before = sorted(workdir.iterdir())
     with pytest.raises(errors.UserError, match=told) as caught:

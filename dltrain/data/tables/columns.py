@@ -713,9 +713,13 @@ class Columns:
         bad = present & ~good
         texts = coded.texts.filter(pa.array(present))
         dates = date_cure(texts, int(good[present].sum())) if wanted.kind == "date" else ""
-        what = {"number": _what(wanted.unit), "boolean": "true and false", "date": f"dates ({wanted.date})"}[
-            wanted.kind
-        ]
+        # `3.5` is no number where 3,5 is
+        mark = " with a decimal comma" * (wanted.kind == "number" and self.decimal(name) == ",")
+        what = {
+            "number": _what(wanted.unit) + mark,
+            "boolean": "true and false",
+            "date": f"dates ({wanted.date})",
+        }[wanted.kind]
         if wanted.kind == "boolean":
             self._check_truths(name, coded, present, bad)
         if self.tolerant and not dates:

@@ -25,18 +25,25 @@ from dltrain.text import counted
 # A number far from 0 loses its digits in float32: its training mean is subtracted in float64 first where that is more
 # than so many standard deviations. Below, float32 is exact to 1e-5 of a deviation and nothing is changed.
 _FAR = 100.0
+# from which the features of a run that is fine-tuned come
+_SOURCE = "the run whose weights are loaded"
 _LINES = 4  # more columns with missing values share one line
 
 
 @dataclass(frozen=True)
 class TableInputs:
-    """The columns of a table before encoding: `RawData.inputs` of `dataset=csv`."""
+    """The columns of a table before encoding: `RawData.inputs` of `dataset=csv`.
+
+    rules: of an earlier run; none are fitted then. like: of the run whose weights are loaded; those that are fitted have its features.
+    files: rows of each file
+    """
 
     columns: tuple[Column, ...]
     date_parts: bool
     notes: tuple[str, ...] = ()
-    rules: tuple[Rule, ...] = ()  # of an earlier run; none are fitted then
-    files: tuple[int, ...] = ()  # rows of each file
+    rules: tuple[Rule, ...] = ()
+    files: tuple[int, ...] = ()
+    like: tuple[Rule, ...] = ()
 
     def __len__(self) -> int:
         return len(self.columns[0].values)
@@ -44,19 +51,33 @@ class TableInputs:
     def encode(self, train: Tensor) -> Encoded:
         """Fit the rules on the rows `train`, unless there are some, and encode all rows by them."""
         rows = train.cpu().numpy()
-        rules = self.rules or tuple(fit(column, rows, self.date_parts) for column in self.columns)
-        inputs, unseen = encode(self.columns, rules)
+        rules = self.rules or self._fitted(rows)
+        inputs, unseen = encode(self.columns, rules, _SOURCE if self.like else "the training split")
         groups = () if self.rules else self._others(rows)
         return Encoded(
             torch.from_numpy(inputs),
             tuple(name for rule in rules for name in rule.features),
             rules,
-            (*self.notes, *fill_notes(self.columns, rules), *unseen),
+            (*self.notes, *self._like_notes(rows), *fill_notes(self.columns, rules), *unseen),
             lambda name: (
                 *far_notes(self.columns, rules, name, groups),
                 *(() if self.rules else slip_notes(self.columns, rules, rows, name)),
             ),
         )
+
+    def _fitted(self, rows: NDArray[np.int64]) -> tuple[Rule, ...]:
+        if self.like:
+            return tuple(fit_like(*pair, rows) for pair in zip(self.columns, self.like, strict=True))
+        return tuple(fit(column, rows, self.date_parts) for column in self.columns)
+
+    def _like_notes(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return a line on the columns that have other features than the training rows alone would give."""
+        changed = [
+            rule.name
+            for column, rule in zip(self.columns, self.like, strict=bool(self.like))
+            if column.take(rows).missing.all() or fit(column, rows, True).features != rule.features
+        ]
+        return (f"columns  {some(changed, 6)}: features as in {_SOURCE}",) if changed else ()
 
     def _others(self, train: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Return the rows of each file that are not those of the training."""
@@ -110,22 +131,33 @@ def fit(column: Column, train: NDArray[np.int64], date_parts: bool) -> Rule:
     return replace(rule, lows=(float(present.min()),), highs=(float(present.max()),), quartiles=(first, last))
 
 
+def fit_like(column: Column, known: Rule, train: NDArray[np.int64]) -> Rule:
+    """Fit the rule of one column with the features of a known one: its levels, indicator and parts of dates."""
+    if column.take(train).missing.all():
+        return replace(known, format=column.format)
+    rule = replace(fit(column, train, True), indicator=known.indicator)
+    if column.format.kind == "category":
+        return replace(rule, levels=known.levels)
+    years = dict(zip(rule.parts, rule.centers, strict=True))
+    return replace(rule, parts=known.parts, centers=tuple(years.get(part, 0.0) for part in known.parts))
+
+
 def _center(values: Floats) -> float:
     mean, deviation = float(values.mean()), float(values.std())
     return mean if abs(mean) > _FAR * deviation and deviation > 0 else 0.0
 
 
 def encode(
-    columns: tuple[Column, ...], rules: tuple[Rule, ...]
+    columns: tuple[Column, ...], rules: tuple[Rule, ...], known_by: str = "the training split"
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Return (N, F) float32, and notes on the levels that no rule knows."""
+    """Return (N, F) float32, and notes on the levels that no rule knows; known_by: where the levels of the rules were seen."""
     inputs = np.zeros((len(columns[0].values), sum(len(rule.features) for rule in rules)), np.float32)
     first, notes = 0, []
     for column, rule in zip(columns, rules, strict=True):
         block = inputs[:, first : first + len(rule.features)]
         if rule.format.kind == "category":
             unseen = _one_hot(column, rule, block)
-            notes += _unseen_notes(column, rule, unseen)
+            notes += _unseen_notes(column, rule, unseen, known_by)
         else:
             _quantities(column, rule, block)
         if rule.indicator:
@@ -136,9 +168,7 @@ def encode(
 
 def _one_hot(column: Column, rule: Rule, block: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Set the feature of each row's level to 1; return which rows (N,) have a level that is not in the rule."""
-    place = {level: i for i, level in enumerate(rule.levels)}
-    same = same_truth(column.levels, rule.levels) | same_form(column.levels, rule.levels)
-    place |= {name: place[known] for name, known in same.items()}
+    place = _places(column, rule)
     to = np.array([place.get(level, -1) for level in column.levels] + [-1], np.int64)
     codes = to[column.values]
     rows = np.flatnonzero(codes >= 0)
@@ -147,7 +177,21 @@ def _one_hot(column: Column, rule: Rule, block: NDArray[np.float32]) -> NDArray[
     return unseen
 
 
-def _unseen_notes(column: Column, rule: Rule, unseen: NDArray[np.bool_]) -> list[str]:
+def _places(column: Column, rule: Rule) -> dict[str, int]:
+    """Return the feature of each level, also of those of a column that are written in another way."""
+    place = {level: i for i, level in enumerate(rule.levels)}
+    same = same_truth(column.levels, rule.levels) | same_form(column.levels, rule.levels)
+    return place | {name: place[known] for name, known in same.items()}
+
+
+def knows(rule: Rule, column: Column) -> bool:
+    """Return whether some level of a category is known to a rule; other columns, and empty ones, have none to know."""
+    if rule.format.kind != "category" or not column.levels:
+        return True
+    return not _places(column, rule).keys().isdisjoint(column.levels)
+
+
+def _unseen_notes(column: Column, rule: Rule, unseen: NDArray[np.bool_], known_by: str) -> list[str]:
     """Say which levels are not in the rule, in how many rows, and which known level they may be."""
     count, present = int(unseen.sum()), int((column.values >= 0).sum())
     if not count:
@@ -157,11 +201,11 @@ def _unseen_notes(column: Column, rule: Rule, unseen: NDArray[np.bool_]) -> list
     # a single row with another level is no other coding
     if count == present > 1:
         return [
-            f"{FOREIGN}  {column.name}: no value of it is in the training split, so that all {count:,} rows with one count as none: {listed}"
+            f"{FOREIGN}  {column.name}: no value of it is in {known_by}, so that all {count:,} rows with one count as none: {listed}"
         ]
     are, count_as = ("is", "counts") if len(levels) == 1 else ("are", "count")
     return [
-        f"unseen   {column.name}: {counted(len(levels), 'level')} in {count:,} of {counted(len(unseen), 'row')} {are} not in the training split "
+        f"unseen   {column.name}: {counted(len(levels), 'level')} in {count:,} of {counted(len(unseen), 'row')} {are} not in {known_by} "
         f"and {count_as} as none: {listed}"
     ]
 

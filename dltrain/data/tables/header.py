@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shlex
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
 from dltrain.data.errors import DataError
+from dltrain.data.tables.edits import edited
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
 SHOWN = {"\t": "tab", ";": "semicolon", "|": "pipe", ",": "comma", " ": "space"}
@@ -56,8 +56,11 @@ def check_first_line(path: Path, text: str, separator: str, quote: str, editable
     lines = above[width]
     if width < 2 or 2 * rows <= widths.total() or not lines:
         return
-    command = shlex.join(["sed", f"1,{lines}d", str(path)])
-    cure = f": {command} > table.csv" if editable and path.suffix.lower() in _PLAIN else ""
+    cure = (
+        f": {edited(f'sed 1,{lines}d', path, 'table.csv')}"
+        if editable and path.suffix.lower() in _PLAIN
+        else ""
+    )
     raise DataError(
         f"the first line of {path} must name its columns, and is {text.splitlines()[0][:60]!r}; from line {lines + 1} on, most "
         f"rows have {width} values.\nRemove what stands above{cure}"
@@ -78,6 +81,6 @@ def delimiter_cure(names: Collection[str], wanted: str, path: Path | None = None
     # several spaces in a row would be columns without a name
     marks = [mark for mark in SHOWN if mark in header and "  " not in header and wanted in header.split(mark)]
     if not marks and path is not None and "  " in header and wanted in header.split():
-        command = f"sed -E 's/^ +//; s/ +/ /g' {shlex.quote(str(path))} > table.csv"
+        command = edited("sed -E 's/^ +//; s/ +/ /g'", path, "table.csv")
         return f"its columns are separated by several blanks; make them one: {command}, and set dataset.delimiter=space"
     return f"set dataset.delimiter={SHOWN[marks[0]]}" if marks else ""

@@ -14,6 +14,8 @@ from dltrain.data.tables.text import Floats
 
 # A value outside of the training's range by more than so many times its width is named; of normal values that is 20 deviations.
 FAR_WIDTHS = 3.0
+# Of dates once, and at least a year: new rows are always later, and what the model learned of time is extrapolated there.
+FAR_DATES = 1.0
 _NAMED = 4  # values far outside that are named
 # Another unit changes median or spread by 10 or more; half of that is left for the noise of a few rows.
 _FACTOR = 6.0
@@ -31,6 +33,9 @@ def far_notes(
 ) -> tuple[str, ...]:
     """Name the columns on another scale, and of the others the values outside of the range by more than `FAR_WIDTHS` times its width.
 
+    Dates are named outside by more than `FAR_DATES` times the width: normal values have tails, but time has none, and a trend
+    is a guess beyond as many years as it was seen in.
+
     groups: rows that are looked at together; none are all rows.
     """
     notes: list[str] = []
@@ -44,9 +49,9 @@ def far_notes(
         for part, low, high in zip(rule.parts, rule.lows, rule.highs, strict=False):
             values = part_of(column.values, part) if part else column.values
             # rows of one year do not make the next one far
-            width = max(high - low, 1.0) if part == "year" else high - low
+            most = FAR_DATES * max(high - low, 1.0) if part == "year" else FAR_WIDTHS * (high - low)
             with np.errstate(invalid="ignore"):
-                far = np.maximum(low - values, values - high) > FAR_WIDTHS * width
+                far = np.maximum(low - values, values - high) > most
             rows = np.flatnonzero(far & ~column.missing)
             count += len(rows)
             found += [

@@ -18,6 +18,7 @@ from dltrain.sweep.jobs import has_checkpoint
 from dltrain.text import show
 
 if TYPE_CHECKING:
+    from dltrain.data.prepare import Splits
     from dltrain.run.built import Experiment
     from dltrain.training.stack import Member
 
@@ -65,19 +66,27 @@ class Workers:
         self.log = Log()
 
     def prepare(self, begun: float) -> None:
-        """Build every run; the data are loaded once. A run that cannot be built has failed."""
+        """Build every run; the data are loaded once for all that begin with weights of one run. A run that cannot be built has failed."""
         from dltrain.run import experiment
 
-        splits = None
+        # a table has the features of the run whose weights are loaded
+        splits: dict[str, Splits | None] = {}
         for task in self.stack.tasks:
             config = replace(task.config, quiet=True)
             door = task.rights.door(config.trust)
             started = {"fork": round(time.perf_counter() - begun, 4)}
+            source = str(config.initializer.get("path"))
             with self.reporting(task):
                 built = experiment.prepare(
-                    config, door, task.command, list(task.overrides), started, splits=splits, trial=False
+                    config,
+                    door,
+                    task.command,
+                    list(task.overrides),
+                    started,
+                    splits=splits.get(source),
+                    trial=False,
                 )
-                splits = built.parts.prepared
+                splits[source] = built.parts.prepared
                 self.ready.append((task, built))
 
     @contextmanager

@@ -46,6 +46,8 @@ NO_RANK = "gap does not say which model is better: one that has learned nothing 
 # columns of metrics.csv that say how far a run is and at what rate; with the gradient's norm, those that are neither better nor worse
 PROGRESS = ("epoch", "step", "lr", "seconds", "images_per_second")
 NO_SCORES = (*PROGRESS, "grad_norm")
+# end of the key by which the node of a metric states its direction
+STATED = "._direction_"
 
 
 def direction_of(metric: str, metrics: Mapping[str, object] | None = None) -> Mode | None:
@@ -59,6 +61,16 @@ def direction_of(metric: str, metrics: Mapping[str, object] | None = None) -> Mo
     if stated == "min" or stated == "max":
         return stated
     return _DIRECTIONS.get(name)
+
+
+def metrics_of(config: object) -> dict[str, dict[str, object]]:
+    """Return the nodes of the chosen metrics of a saved configuration by dotted key, as far as `direction_of` reads them."""
+    found = {}
+    for key, value in config.items() if isinstance(config, Mapping) else ():
+        group, _, rest = str(key).partition(".")
+        if group == "metrics" and rest.endswith(STATED):
+            found[rest.removesuffix(STATED)] = {"_direction_": value}
+    return found
 
 
 def resolve_mode(metric: str, mode: Choice, metrics: Mapping[str, object] | None = None) -> Mode:

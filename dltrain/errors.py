@@ -152,6 +152,16 @@ def assigned(key: str, value: object) -> str:
     return f"{key}={text if re.fullmatch(r'[A-Za-z0-9_./@:-]+', text) else in_quotes(text)}"
 
 
+def assigned_list(key: str, values: Iterable[str]) -> str:
+    """Return the override that sets a list of texts, in quotes where Hydra's grammar would read another text or none.
+
+    >>> assigned_list("metrics.cohen_kappa.order", ["low", "very high", "true", "1"])
+    'metrics.cohen_kappa.order=[low,"very high","true","1"]'
+    """
+    plain = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][A-Za-z0-9_-]*", re.IGNORECASE)
+    return f"{key}=[{','.join(text if plain.fullmatch(text) else in_quotes(text) for text in values)}]"
+
+
 def in_quotes(text: str) -> str:
     """Return a text in quotes as Hydra's grammar reads it, where a backslash is escaped before a quote only."""
     # the backslashes are looked at once, from the first one

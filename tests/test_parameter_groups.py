@@ -151,3 +151,47 @@ def test_mistakes_are_told_and_leave_nothing(dltrain, workdir, arguments, says):
         dltrain(*arguments.split())
     assert refused.value.exit_code == 2
     assert not any(workdir.iterdir())
+
+
+def test_what_both_lists_freeze_is_frozen_as_long_as_one_of_them_says(train, dltrain):
+    """Found by a tester: a layer that `parameters.freeze` never trains was thawed by `initializer.thaw_epoch`."""
+    first = train("epochs=1", "lr=0.1")
+    common = ["initializer=pretrained", f"initializer.path={first.path}", "epochs=3", "lr=0.1"]
+    names = list(first.best_weights)
+
+    def moved(*keys):
+        weights = train(*common, *keys).last_state()["weights"]
+        return {
+            name.rpartition(".")[0]
+            for name in names
+            if not torch.equal(weights[name], first.best_weights[name])
+        }
+
+    every = moved()
+    lowest = {name for name in every if name.startswith("layers.0.")}
+    assert lowest and every - lowest
+    thaw = ("initializer.freeze=[layers]", "initializer.thaw_epoch=1")
+    assert moved(*thaw) == every
+    assert moved(*thaw, "parameters.freeze=[layers.0]") == every - lowest
+    assert (
+        moved("initializer.freeze=[layers.0]", "parameters.freeze=[layers]", "parameters.thaw_epoch=1")
+        == every - lowest
+    )
+    # the later one of two, in whichever list
+    both = ("initializer.freeze=[layers.0]", "parameters.freeze=[layers]", "early_stopping=none")
+    early, late = (
+        train(*common, *both, "initializer.thaw_epoch=2", f"parameters.thaw_epoch={epoch}")
+        for epoch in (1, 2)
+    )
+    alone = train(*common, "initializer.freeze=[layers]", "initializer.thaw_epoch=2", "early_stopping=none")
+    assert_equal(late.last_state()["weights"], alone.last_state()["weights"])
+    assert not torch.equal(
+        early.last_state()["weights"]["layers.1.0.weight"], alone.last_state()["weights"]["layers.1.0.weight"]
+    )
+    longer = ("initializer.thaw_epoch=1", "parameters.thaw_epoch=2")
+    for keys in (longer, ("initializer.thaw_epoch=1",)):
+        with pytest.raises(
+            UserError,
+            match=r"`initializer.thaw_epoch` is 1, and all that it thaws is frozen for longer by parameters.freeze",
+        ):
+            dltrain(*common, *both, *keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from dltrain.config.door import of_shipped_package
@@ -13,6 +14,7 @@ from dltrain.storage.manifest import digest
 
 LARGEST = 2**24  # bytes of a file that is hashed
 LONGEST = 200  # letters of a name that is looked up
+MOST = 1000  # names of a record that are looked up
 
 
 def own_digests(targets: Iterable[str]) -> dict[str, str]:
@@ -35,7 +37,7 @@ def changed_since(then: object) -> list[str]:
 
 def _files_in(then: object) -> Iterator[tuple[str, object, Path]]:
     here = Path.cwd().resolve()
-    for name, known in then.items() if isinstance(then, Mapping) else ():
+    for name, known in islice(then.items(), MOST) if isinstance(then, Mapping) else ():
         text = str(name)
         if not text.endswith(".py") or not text.isprintable() or len(text) > LONGEST:
             continue

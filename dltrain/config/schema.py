@@ -190,7 +190,7 @@ class SweepKnobs:
     """How a sweep runs its jobs.
 
     Args:
-        trials: configurations to try; unset, all of a grid
+        trials: configurations to try; of a grid the first ones, and unset all
         jobs: jobs at a time, each with cores ÷ jobs threads; auto, one for each core or place on a GPU
         jobs_per_gpu: jobs that share a GPU, under jobs=auto
         vectorize: former name of sweep.backend: never is local, always is stacked

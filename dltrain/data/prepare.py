@@ -14,6 +14,7 @@ from torch import Tensor
 from dltrain.data.batches import ResidentSplit, Split, StreamingSplit, to_device
 from dltrain.data.class_counts import check_bootstrapped, check_weighted, class_counts
 from dltrain.data.contract import Contract
+from dltrain.data.copies import copies_note
 from dltrain.data.errors import DataError
 from dltrain.data.normalization import Normalizer, normalizer
 from dltrain.data.raw import TEST, TRAIN, VAL, Encoder, Places, RawData, Reader, class_numbers
@@ -145,6 +146,8 @@ def prepare(
         note = f"drawn: {distinct:,} of the {drawn:,} training samples, in {drawn:,} draws with replacement"
         raw = replace(raw, notes=(*raw.notes, note))
     raw, rules = _encoded(raw, positions[TRAIN])
+    if contract is None:
+        raw = replace(raw, notes=(*raw.notes, *copies_note(raw, positions)))
     fingerprint = fingerprint_of(raw)
     scale = target_scale(raw, positions[TRAIN], statistics)
     found = Contract.of(raw, rules, scale, positions, fingerprint)

@@ -6,6 +6,8 @@ Classes that occur neither among the targets nor among the predictions take no p
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -148,21 +150,37 @@ class CohenKappa(Counted):
 
     NaN where all samples have one class and are predicted as it.
 
-    Symbols: n_jk samples of class j predicted as k; n_j, m_k sums of rows and columns; N samples
+    Symbols: n_jk samples of class j predicted as k; n_j, m_k sums of rows and columns; N samples; with weights j and k are
+        places in `order`
     Use: classes of different frequency; with weights, classes that are ordered.
     Defaults: no weights.
     Paper: Cohen 1960; Cohen 1968 (weights)
 
     Args:
-        weights: how much a confusion counts: none, all alike; else by the distance of the classes
+        weights: how much a confusion counts: none, all alike; else by the distance of the classes in `order`
+        order: all classes from the lowest to the highest, as in [low,medium,high]; unset, numbers by their value and texts in the
+            order of the data's classes, which is alphabetical for tables and folders
     """
 
-    def __init__(self, weights: Literal["none", "linear", "quadratic"] = "none") -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        weights: Literal["none", "linear", "quadratic"] = "none",
+        order: Sequence[str] | Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.weights = weights
+        if order is not None and weights == "none":
+            raise ValueError(
+                f"order is {brief(order)}, and weights is none, which counts all confusions alike; set weights=quadratic, "
+                "or leave order out"
+            )
+        self.order = ordered(names_in(spec), order)
+        # of each class, its place in the order
+        self.places = [self.order.index(name) for name in names_in(spec)]
 
     def value(self, counts: Tensor) -> Tensor:
-        classes = torch.arange(len(counts), dtype=counts.dtype, device=counts.device)
+        classes = torch.tensor(self.places, dtype=counts.dtype).to(counts.device)
         distance = (classes[:, None] - classes).abs()
         weights = {"none": (distance > 0).to(counts), "linear": distance, "quadratic": distance.square()}
         chance = torch.outer(counts.sum(1), counts.sum(0)) / counts.sum()
@@ -187,12 +205,50 @@ class MCC(Counted):
         return ratio(above, below.sqrt())
 
 
+def names_in(spec: DataSpec) -> tuple[str, ...]:
+    """Return the names of the classes; their numbers where they have none."""
+    return spec.class_names or tuple(map(str, range(spec.num_classes)))
+
+
+def brief(names: Iterable[object]) -> str:
+    """Return at most twenty names."""
+    found = [str(name) for name in names]
+    return ", ".join(found[:20]) + " …" * (len(found) > 20)
+
+
+def values_of(names: Sequence[str]) -> list[float]:
+    """Return the values of names that are all different finite numbers; none for others."""
+    try:
+        values = [float(name) for name in names]
+    except ValueError:
+        return []
+    return values if len(set(values)) == len(values) and all(map(math.isfinite, values)) else []
+
+
+def ordered(names: Sequence[str], order: Sequence[object] | None) -> list[str]:
+    """Return the classes in a given order; without one, numbers by value and texts as they are. Raises ValueError for one that lacks a class."""
+    if order is None:
+        values = values_of(names)
+        return [name for _, name in sorted(zip(values, names, strict=True))] if values else list(names)
+    given = [str(name) for name in order]
+    for name in given:
+        if name not in names:
+            raise ValueError(
+                f"order has {name}, which is no class; the classes are {brief(names)}.{nearest(name, names)}"
+            )
+    lacking = [name for name in names if name not in given]
+    if lacking or len(given) > len(names):
+        what = f"lacks {brief(lacking)}" if lacking else "has a class twice"
+        raise ValueError(f"order is {brief(given)}, which {what}; it must have each class once")
+    return given
+
+
 def positive_class(spec: DataSpec, average: str, positive: str | int | None) -> int:
     """Return the number of the class that average=binary scores, named by `positive`; ValueError for none, or without that average.
 
     Unset, it is the second of two classes, as in scikit-learn.
     """
-    names = spec.class_names or tuple(map(str, range(spec.num_classes)))
+    names = names_in(spec)
     if average != "binary" and positive is not None:
         raise ValueError(
             f"positive is {positive}, and average is {average}; set average=binary, or leave positive out"

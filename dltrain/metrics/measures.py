@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from dltrain.data.spec import DataSpec
 from dltrain.direction import BETTER
-from dltrain.errors import assigned
-from dltrain.metrics.counts import F1, BalancedAccuracy
+from dltrain.errors import assigned, assigned_list
+from dltrain.metrics.counts import F1, BalancedAccuracy, CohenKappa, brief, names_in, ordered, values_of
 from dltrain.metrics.foreign import Adapter, is_torchmetrics
 from dltrain.metrics.probabilities import ToSoftmax
 from dltrain.metrics.protocol import Metric, Values
@@ -90,7 +90,7 @@ def of_quantities(spec: DataSpec) -> Measures:
 
 def averages_note(metrics: Mapping[str, Metric], spec: DataSpec) -> tuple[str, ...]:
     """Return lines that say which metrics are averages over the classes, and of which class others are."""
-    names = spec.class_names or tuple(map(str, range(spec.num_classes)))
+    names = names_in(spec)
     means = _means_of_two(metrics) if len(names) == 2 else []
     averages = {
         average: [name for name in metrics if name not in means and average_of(metrics[name]) == average]
@@ -103,7 +103,30 @@ def averages_note(metrics: Mapping[str, Metric], spec: DataSpec) -> tuple[str, .
     for place in range(len(names)):
         if ones := [name for name, metric in metrics.items() if _class_of(metric) == place]:
             notes.append(_about_one(ones, metrics, names, place, _rarer(spec)))
-    return tuple(notes)
+    return (*notes, *_distance_notes(metrics, spec))
+
+
+def _distance_notes(metrics: Mapping[str, Metric], spec: DataSpec) -> list[str]:
+    """Return lines that say by which order of more than two classes a metric measures distances, and how to set another one."""
+    names = names_in(spec)
+    lines = []
+    for word, metric in metrics.items() if len(names) > 2 else ():
+        # those of torchmetrics know the order of the data alone
+        inner = getattr(metric, "metric", metric)
+        order = getattr(inner, "order", list(names))
+        if (
+            getattr(inner, "weights", None) not in ("linear", "quadratic")
+            or order == ordered(names, None)
+            and values_of(names)
+        ):
+            continue
+        cure = (
+            f" · another: {shlex.quote(assigned_list(f'metrics.{word}.order', order))}"
+            if isinstance(metric, CohenKappa) and order == list(names)
+            else ""
+        )
+        lines.append(f"metrics  {word}: distances of the classes in the order {brief(order)}{cure}")
+    return lines
 
 
 def _rarer(spec: DataSpec) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dltrain.ranges import NonNegative
+from dltrain.regularization.protocols import SQUARED
 from dltrain.regularization.selection import ParamGroups, decayed_parameters, grouped
 
 
@@ -21,6 +22,9 @@ class DecoupledDecay:
     def __init__(self, model: nn.Module, strength: float = 1e-2, all_parameters: bool = False) -> None:
         self.strength = strength
         self.parameters = decayed_parameters(model, "weight_decay", all_parameters)
+
+    def terms(self) -> dict[str, float]:
+        return {SQUARED: self.strength}
 
     @torch.no_grad()
     def before_update(self, param_groups: ParamGroups, scale: float = 1.0) -> None:
@@ -39,6 +43,9 @@ class CoupledDecay:
     def __init__(self, model: nn.Module, strength: float = 1e-2, all_parameters: bool = False) -> None:
         self.strength = strength
         self.parameters = decayed_parameters(model, "weight_decay", all_parameters)
+
+    def terms(self) -> dict[str, float]:
+        return {SQUARED: self.strength}
 
     @torch.no_grad()
     def change_gradients(self, generator: torch.Generator, scale: float = 1.0, step: int = 0) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.ranges import NonNegative, Share
+from dltrain.regularization.protocols import ABSOLUTE, SQUARED
 from dltrain.regularization.selection import ParamGroups, decayed_parameters, grouped, step_size
 
 
@@ -32,6 +33,9 @@ class L2:
         self.strength = strength
         self.parameters = decayed_parameters(model, "l2", all_parameters)
 
+    def terms(self) -> dict[str, float]:
+        return {SQUARED: self.strength}
+
     def penalty(self) -> Tensor:
         return self.strength / 2 * flat(self.parameters).square().sum()
 
@@ -42,6 +46,9 @@ class L1Penalty:
     def __init__(self, model: nn.Module, strength: float = 1e-4, all_parameters: bool = False) -> None:
         self.strength = strength
         self.parameters = decayed_parameters(model, "l1", all_parameters)
+
+    def terms(self) -> dict[str, float]:
+        return {ABSOLUTE: self.strength}
 
     def penalty(self) -> Tensor:
         return self.strength * flat(self.parameters).abs().sum()
@@ -63,6 +70,9 @@ class ProximalL1:
     def __init__(self, model: nn.Module, strength: float = 1e-4, all_parameters: bool = False) -> None:
         self.strength = strength
         self.parameters = decayed_parameters(model, "l1", all_parameters)
+
+    def terms(self) -> dict[str, float]:
+        return {ABSOLUTE: self.strength}
 
     @torch.no_grad()
     def after_update(self, param_groups: ParamGroups, scale: float = 1.0) -> None:
@@ -104,6 +114,9 @@ class ElasticNet:
     ) -> None:
         self.l1, self.l2 = strength * l1_ratio, strength * (1 - l1_ratio)
         self.parameters = decayed_parameters(model, "elastic_net", all_parameters)
+
+    def terms(self) -> dict[str, float]:
+        return {ABSOLUTE: self.l1, SQUARED: self.l2}
 
     def penalty(self) -> Tensor:
         weights = flat(self.parameters)

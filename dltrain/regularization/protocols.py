@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from dltrain.regularization.selection import ParamGroups
+
+# terms that shrink the weights, which several rules may add
+SQUARED, ABSOLUTE = "λ/2·‖w‖²", "λ·‖w‖₁"
+
+
+@runtime_checkable
+class Shrinking(Protocol):
+    """A rule that shrinks the weights by terms that another rule may add, too: the header names a term that comes twice."""
+
+    def terms(self) -> Mapping[str, float]:
+        """Return the strength λ of each term, by `SQUARED` and `ABSOLUTE`."""
 
 
 @runtime_checkable

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import mean, median
 from typing import Literal
 
-from dltrain.direction import direction_of, improves
+from dltrain.direction import direction_of, improves, metrics_of
 from dltrain.errors import split_command, typed
 from dltrain.report.record import Record, Row, number_in
 from dltrain.screen.numbers import number
@@ -147,7 +147,9 @@ def gap(record: Record) -> Iterator[Finding]:
             "Regularization, augmentation or more data narrow it.",
         )
     train, val = best.get("train/loss", math.nan), best.get("val/loss", math.nan)
-    if train > 1.2 * val > 0:
+    # at the first of the weights of which train/loss is the mean
+    before = row_before(record, best).get("val/loss", math.inf)
+    if train > 1.2 * max(val, before) > 0:
         yield Finding(
             "note",
             f"In the best epoch train/loss ({number(train)}) is above val/loss ({number(val)}): "
@@ -155,20 +157,36 @@ def gap(record: Record) -> Iterator[Finding]:
         )
 
 
+def row_before(record: Record, row: Row) -> Row:
+    """Return the evaluation before a row; empty before the first."""
+    return max(
+        (other for other in record.rows if other["step"] < row.get("step", -math.inf)),
+        key=lambda other: other["step"],
+        default={},
+    )
+
+
 def training_only(record: Record) -> str:
-    """Return what makes the training loss of a run higher than that of the same samples in validation; "" where it has nothing."""
+    """Return what, beside the model, raises the training loss above that of validation; "" where a run has nothing."""
     config = record.summary.get("config")
     config = config if isinstance(config, dict) else {}
     found = [
-        f"its {group} ({', '.join(map(str, names))})"
-        for group in ("augmentation", "regularization")
-        if isinstance(names := config.get(group), list) and names
+        f"its {group} ({', '.join(names)})"
+        for group in ("augmentation", "regularization", "sampler")
+        if (names := words_in(config, group))
     ]
     # parameters of models, such as model.dropout
     found += [key for key, value in config.items() if key.endswith(NOISE) and number_in(config, key)]
-    if not found:
-        return ""
-    return f"{' and '.join(found)} act{'s' * (len(found) == 1)} in training only, or "
+    told = f"{' and '.join(found)} act{'s' * (len(found) == 1)} in training only, or " if found else ""
+    averages = words_in(config, "averaging")
+    return told + (f"its averaging ({averages[0]}) acts in validation only, or " if averages else "")
+
+
+def words_in(config: Mapping[str, object], group: str) -> list[str]:
+    """Return the words that a run chose of a group, but for `none`."""
+    chosen = config.get(group)
+    words = chosen if isinstance(chosen, list) else [chosen]
+    return [str(word) for word in words if word not in (None, "none")]
 
 
 def idle_lr(record: Record) -> Iterator[Finding]:
@@ -259,7 +277,9 @@ def constant_guess(record: Record) -> Iterator[Finding]:
     margin = (
         2 * math.sqrt(constant * (1 - constant) / record.scored) if name in SHARES and record.scored else 0.0
     )
-    better = improves(test, constant, direction_of(name) or "min", margin)
+    better = improves(
+        test, constant, direction_of(name, metrics_of(record.summary.get("config"))) or "min", margin
+    )
     yield Finding(
         "good" if better else "bad",
         f"Test {name} {number(test)}: {'' if better else 'not '}better than a constant guess ({number(constant)}"

@@ -40,7 +40,7 @@ from dltrain.metrics.measures import (
 from dltrain.optimizers.groups import SteppingOptimizer
 from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.optimizers.stepping import needs_of
-from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
+from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, Shrinking, WeightRule
 from dltrain.run.data import build_data, check_unused
 from dltrain.run.effect import check_effect
 from dltrain.run.lineage import seen_before
@@ -57,6 +57,7 @@ from dltrain.run.plan import (
 )
 from dltrain.run.plateaus import idle_plateaus
 from dltrain.run.rehearsal import rehearse
+from dltrain.run.shrinkage import repeated_terms
 from dltrain.run.source import differences_from
 from dltrain.seeding import Stream, derive, sample_positions
 from dltrain.text import counted, first_line
@@ -137,6 +138,7 @@ def build(
                 *unobserved(config, order, plan),
                 *one_left(config, order, plan),
                 *beyond(config, door, plan),
+                *repeated_terms(config, rules.terms),
                 *note,
                 *zero_notes(chosen, splits.spec, targets),
                 *mixed_units(splits.spec, names, str(config.early_stopping.get("metric"))),
@@ -399,6 +401,8 @@ def build_rules(config: Config, door: Door, model: nn.Module) -> Rules:
         if node["_target_"] is None:  # dropout and the like set a key of the model or of the loss
             continue
         rule = door.build(node, f"regularization.{word}", model)
+        if isinstance(rule, Shrinking):
+            rules.terms[word] = rule.terms()
         if isinstance(rule, Penalty):
             rules.penalties.append(rule)
         if isinstance(rule, GradientRule):

@@ -23,7 +23,8 @@ def freeze(model: nn.Module, config: Config, by_initializer: list[str]) -> list[
     """Freeze what `parameters.freeze` names; return the parts that thaw later, the initializer's included.
 
     Parameters that never thaw keep `requires_grad=False` and are not passed to the optimizer. The others are passed
-    to it from the start, and the trainer withholds their gradients until they thaw.
+    to it from the start, and the trainer withholds their gradients until they thaw. What both lists name is frozen as long as one of
+    them says. Raises UserError for a `thaw_epoch` that thaws nothing, since the other list freezes all of it for longer.
     """
     named = dict(model.named_parameters())
     wanted = [(by_initializer, config.initializer.get("thaw_epoch"), "initializer.thaw_epoch")]
@@ -34,9 +35,22 @@ def freeze(model: nn.Module, config: Config, by_initializer: list[str]) -> list[
             wanted.append((names, config.parameters.thaw_epoch, "parameters.thaw_epoch"))
         except ValueError as error:
             raise UserError(str(error)) from error
-    thawing = [
-        Frozen([named[name] for name in names], epoch, key) for names, epoch, key in wanted if names and epoch
-    ]
+    lasts = {
+        name: max(epoch or math.inf for names, epoch, _ in wanted if name in names)
+        for names, *_ in wanted
+        for name in names
+    }
+    thawing = []
+    for names, epoch, key in wanted:
+        kept = [name for name in names if lasts[name] == epoch]
+        if names and epoch and not kept:
+            other = next(other for others, _, other in wanted if other != key and set(others) & set(names))
+            raise UserError(
+                f"`{key}` is {epoch}, and all that it thaws is frozen for longer by {other.replace('thaw_epoch', 'freeze')}. "
+                f"Leave out {key}, or name fewer layers there"
+            )
+        if kept and epoch:
+            thawing.append(Frozen([named[name] for name in kept], epoch, key))
     for part in thawing:
         part.at(part.thaw_epoch)
     return thawing

@@ -99,7 +99,11 @@ class Driver:
         self.withdrawn: set[int] = set()  # canceled before they started
         self.open: dict[int, Open] = {}
         self.runs: dict[tuple[str, ...], Path] = {}  # finished runs of this sweep by their overrides
-        self.earlier = Finished(Path(plan.first.output), plan.rights) if plan.settings["reuse"] else None
+        self.earlier = (
+            Finished(Path(plan.first.output), plan.rights, plan.composer.catalogue)
+            if plan.settings["reuse"]
+            else None
+        )
         self.asked = 0
         self.interrupts = 0
         self.received: signal.Signals | None = None  # the first one that asked for the end

@@ -16,6 +16,7 @@ from dltrain.sweep.backends.protocol import CompleteBackend
 from dltrain.sweep.jobs import Job, number, with_interval
 from dltrain.sweep.outcome.ranking import Row
 from dltrain.sweep.plan.coverage import ALL
+from dltrain.sweep.plan.cut import left_out
 from dltrain.sweep.plan.plan import Plan
 from dltrain.text import counted, show
 
@@ -178,7 +179,7 @@ def dry_run(
     notes = backend.preview(shown)
     if plan.total > LISTED:
         notes = [f"… {plan.total - LISTED} more jobs", *(f"of the first {LISTED}: {note}" for note in notes)]
-    print_table(shown, notes)
+    print_table(shown, [*notes, *filter(None, [left_out(plan)])])
     told = "all composed and valid"
     if plan.total > ALL:
         told = f"every value, and every two values together, composed and valid in {checked} configurations"

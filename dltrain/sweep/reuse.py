@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from dltrain import __version__
 from dltrain.config import saved
-from dltrain.config.catalogue import leaves
+from dltrain.config.catalogue import Catalogue, leaves
+from dltrain.config.data_files import PLACES, beside
 from dltrain.config.door import Rights
 from dltrain.config.keys import SAFE
 from dltrain.config.own_code import changed_since, own_digests
@@ -64,9 +65,9 @@ class Finished:
     equal here. rights: by which the data of a configuration are read.
     """
 
-    def __init__(self, output: Path, rights: Rights) -> None:
+    def __init__(self, output: Path, rights: Rights, catalogue: Catalogue) -> None:
         self.runs = dict(finished_runs(output))
-        self.rights = rights
+        self.rights, self.catalogue = rights, catalogue
         self.changes: dict[str, float] = {}
         # of the data here, by what divides them; or why they cannot be read
         self.contracts: dict[str, Contract | str | None] = {}
@@ -96,7 +97,9 @@ class Finished:
             read = os.stat(run / CONTRACT).st_mtime
         except OSError:
             return ""
-        places = [os.path.expanduser(value) for value in config.dataset.values() if isinstance(value, str)]
+        keys = (*PLACES, "test_path", *beside(config, self.catalogue))
+        named = (config.dataset.get(key) for key in keys)
+        places = [os.path.expanduser(value) for value in named if isinstance(value, str)]
         for place in filter(os.path.exists, places):
             if place not in self.changes:
                 self.changes[place] = newest_change(place)

@@ -30,10 +30,12 @@ from dltrain.sweep.jobs import write
 from dltrain.sweep.journal import check_journal
 from dltrain.sweep.live import display, dry_run, print_ranking
 from dltrain.sweep.outcome.files import has_parquet, write_best, write_csv, write_parquet
+from dltrain.sweep.outcome.inputs import mixed_notes
 from dltrain.sweep.outcome.notes import different_rates, notes_of
 from dltrain.sweep.outcome.ranking import edges, rank, winner
 from dltrain.sweep.outcome.report import write_report
 from dltrain.sweep.plan.checks import check_all
+from dltrain.sweep.plan.cut import left_out
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.reading import COMMON, read_plan
 from dltrain.sweep.record import (
@@ -112,6 +114,8 @@ def run_sweep(
         backend.close()
         return dry_run(plan, len(configs), backend, command_for)
     folder = asked or folder_for(plan)
+    if told := left_out(plan):
+        _say(plan, told)
     begun(folder)
     with explained(plan.resume_command(folder)), ExitStack() as unused, locked(folder):
         unused.callback(backend.close)
@@ -292,6 +296,7 @@ def conclude(driver: Driver, catalogue: Catalogue, missing: int, completed: bool
         write_best(plan, rows[0], catalogue, folder / "best.yaml")
         add_to_record(folder, best=best.folder.name)
     notes += different_rates(rows)
+    notes += mixed_notes([job for job in jobs if job.objective is not None])
     if best is not None and plan.test and missing == 0:
         notes.append(f"test split of the winner: {test_line(plan, rows[0].jobs)}")
     unfinished = why_unfinished(driver, completed) if missing else ""

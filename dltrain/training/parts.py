@@ -56,6 +56,8 @@ class Rules:
     gradients: list[GradientRule] = field(default_factory=list)
     decays: list[DecayRule] = field(default_factory=list)
     weights: list[WeightRule] = field(default_factory=list)
+    # by word, the strengths of the terms that shrink the weights
+    terms: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

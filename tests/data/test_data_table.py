@@ -240,6 +240,9 @@ def test_files_that_are_not_there_or_no_text(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"x,y\0\n1,2\n")
     with pytest.raises(DataError, match="is not a text file"):
         csv(str(tmp_path / "t.csv"), "y")
+    (tmp_path / "t.csv").write_bytes("x,y\n1,2\n".encode("utf-32"))
+    with pytest.raises(DataError, match="is a text in UTF-32; save it as UTF-8"):
+        csv(str(tmp_path / "t.csv"), "y")
     (tmp_path / "t.csv").write_bytes(b"PK\x03\x04 a workbook")
     with pytest.raises(DataError, match="is a workbook or an archive, not a CSV file; save the sheet as CSV"):
         csv(str(tmp_path / "t.csv"), "y")

@@ -28,6 +28,7 @@ from dltrain.sweep.record import resumed_texts
 
 ROOT = Path(__file__).parents[2]
 SECONDS, MEGABYTES = 1.0, 200.0
+WAITED = 60.0  # seconds on the wall, which has the noise of the machine on it: a refusal waits for nothing
 # What a refusal may import: the program, and what reads YAML.
 HARMLESS = {"dltrain", "yaml", "_yaml", "omegaconf", "hydra", "antlr4", "difflib", "socket", "_socket", "selectors", "fcntl",
             "datetime", "_datetime", "_strptime", "array", "stringprep", "encodings", "unicodedata"}  # fmt: skip
@@ -89,7 +90,7 @@ def check_refused(
     assert {path: now[path] for path in now if not path.startswith(left_out)} == before
     print(f"{seen.seconds:.3f} s, {seen.cpu:.3f} s of CPU, {seen.megabytes:.0f} MB")
     assert seen.cpu < seconds
-    assert seen.seconds < 10 * SECONDS  # it waits for nothing; the wall has the noise of the machine on it
+    assert seen.seconds < WAITED
     assert seen.megabytes < MEGABYTES
 
 
@@ -345,7 +346,7 @@ def check_named(seen: Seen, folder: Path, before: dict[str, bytes]) -> None:
         seen.ran == [] and not seen.open and {p: c for p, c in files(folder).items() if p != "err"} == before
     )
     assert [path for path in seen.wrote if path != str(folder / "err")] == []
-    assert seen.cpu < 2 * SECONDS and seen.seconds < 10 * SECONDS and seen.megabytes < MEGABYTES
+    assert seen.cpu < 2 * SECONDS and seen.seconds < WAITED and seen.megabytes < MEGABYTES
 
 
 @pytest.mark.parametrize("name", some_of(corpus.VERIFIED))

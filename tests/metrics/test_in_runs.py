@@ -718,6 +718,33 @@ def test_one_of_several_classes_is_scored_alone(dltrain, workdir):
     )
 
 
+def test_the_order_of_distances_is_said_and_can_be_given(dltrain, workdir, capsys):
+    """Weights of low, medium and high were distances in alphabetical order, and no line said so."""
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=300)
+    levels = np.select([x < -0.5, x < 0.5], ["low", "medium"], "high")
+    rows = zip(x + 0.5 * draws.normal(size=300), levels, strict=True)
+    Path("levels.csv").write_text("x,level\n" + "".join(f"{a:.4f},{level}\n" for a, level in rows))
+    own = ("dataset=csv", "dataset.path=levels.csv", "dataset.target=level", "epochs=3", "metrics=[cohen_kappa]")  # fmt: skip
+    weighted = "metrics.cohen_kappa.weights=quadratic"
+    line = "metrics  cohen_kappa: distances of the classes in the order"
+    assert dltrain(*own, weighted) == 0
+    said = capsys.readouterr().out
+    assert f"{line} high, low, medium · another: 'metrics.cohen_kappa.order=[high,low,medium]'\n" in said
+    order = "metrics.cohen_kappa.order=[low,medium,high]"
+    assert dltrain(*own, weighted, order, "name=ordered") == 0
+    assert f"{line} low, medium, high\n" in capsys.readouterr().out
+    (folder,) = (folder for folder in run_folders(workdir) if folder.parent.name == "ordered")
+    run = Run(folder)
+    logits, targets = outputs_of(run, "test")
+    truth = sk.cohen_kappa_score(targets, logits.argmax(1), weights="quadratic", labels=[1, 2, 0])
+    assert run.summary["test"]["cohen_kappa"] == pytest.approx(truth, abs=1e-6)
+    assert dltrain("evaluate", folder, "--json", "evaluation.bootstrap=0") == 0
+    assert f"{truth:.6f}"[:7] in capsys.readouterr().out
+    assert dltrain(*own, "quiet=false", "name=plain") == 0
+    assert line not in capsys.readouterr().out
+
+
 TASKS = [
     ("dataset=diabetes metrics=[f1]", r"`metrics=f1`.*a quantity is no class"),
     ("dataset=iris metrics=[rmse]", r"`metrics=rmse`.*a class has no distance"),

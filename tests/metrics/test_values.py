@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,8 +103,39 @@ def test_balanced_accuracy_kappa_and_mcc(classes, absent):
     for weights in ("none", "linear", "quadratic"):
         known = None if weights == "none" else weights
         truth = sk.cohen_kappa_score(targets, predicted, weights=known, labels=range(classes))
-        assert value(CohenKappa(weights), logits, targets) == pytest.approx(truth, abs=1e-6)
+        assert value(CohenKappa(spec_of(classes), weights), logits, targets) == pytest.approx(truth, abs=1e-6)
     assert value(MCC(), logits, targets) == pytest.approx(sk.matthews_corrcoef(targets, predicted), abs=1e-6)
+
+
+@pytest.mark.parametrize("weights", ["linear", "quadratic"])
+@pytest.mark.parametrize(
+    "names, given, order",
+    [
+        (("high", "low", "medium"), ["low", "medium", "high"], (1, 2, 0)),
+        (("high", "low", "medium"), None, (0, 1, 2)),
+        (("1", "10", "2"), None, (0, 2, 1)),
+        (("-1", "0", "0.5"), [0.5, 0, -1], (2, 1, 0)),
+    ],
+)
+def test_kappa_measures_distances_in_the_order_of_the_classes(weights, names, given, order):
+    logits, targets = drawn(3)
+    metric = CohenKappa(replace(spec_of(3), class_names=names), weights, given)
+    truth = sk.cohen_kappa_score(targets, logits.argmax(1), weights=weights, labels=order)
+    assert value(metric, logits, targets) == pytest.approx(truth, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "weights, order, says",
+    [
+        ("none", ["a", "b", "c"], "order is a, b, c, and weights is none.*set weights=quadratic"),
+        ("linear", ["a", "b"], "order is a, b, which lacks c"),
+        ("linear", ["a", "b", "c", "a"], "has a class twice"),
+        ("linear", ["a", "b", "C"], "order has C, which is no class; the classes are a, b, c"),
+    ],
+)
+def test_an_order_has_each_class_once(weights, order, says):
+    with pytest.raises(ValueError, match=says):
+        CohenKappa(replace(spec_of(3), class_names=("a", "b", "c")), weights, order)
 
 
 def test_the_confusion_matrix():
@@ -277,7 +309,7 @@ def test_the_lists_of_words_are_those_of_the_files():
 
 # On the device ----------------------------------------------------------------------------------------------------
 
-OF_CLASSES = [Precision(spec_of(5)), F1(spec_of(5), "weighted"), BalancedAccuracy(), CohenKappa("linear"), MCC(), AUROC(spec_of(5)),
+OF_CLASSES = [Precision(spec_of(5)), F1(spec_of(5), "weighted"), BalancedAccuracy(), CohenKappa(spec_of(5), "linear"), MCC(), AUROC(spec_of(5)),
               AveragePrecision(spec_of(5)), CalibrationError()]  # fmt: skip
 OF_QUANTITIES = [RMSE(), R2(), Spearman()]
 

@@ -60,3 +60,61 @@ def test_order_is_clipping_noise_decay_however_they_are_written(train, expected,
     run = train(*COMMON, f"regularization=[{','.join(names)}]", *KEYS)
     for name, tensor in run.last_state()["weights"].items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-7)
+
+
+def stepped(*overrides):
+    """Return the first weights of a run after its step, and the lines of its header about penalties."""
+    catalogue = open_catalogue()
+    config = validate(compose([*COMMON, *overrides], catalogue, open_hydra(catalogue)))
+    parts, _ = build(config, Door(shipped_targets(catalogue), []))
+    (batch,) = parts.train.batches(torch.arange(len(parts.train)), len(parts.train))
+    weight = next(parts.model.parameters())
+    penalties = sum((rule.penalty() for rule in parts.rules.penalties), torch.zeros(()))
+    (parts.loss(parts.model(batch.inputs), batch.targets).mean() + penalties).backward()
+    parts.optimizer.step(lambda: None)
+    return weight.detach(), [note for note in parts.spec.notes if note.startswith("penalty")]
+
+
+@pytest.mark.parametrize(
+    "rules, line, alone",
+    [
+        (
+            "regularization=[l2] regularization.l2.strength=0.1 optimizer.weight_decay=0.1",
+            "the weights decay twice: l2 0.1, optimizer.weight_decay 0.1 · once: optimizer.weight_decay=0",
+            "regularization=[l2] regularization.l2.strength=0.2",
+        ),
+        (
+            "regularization=[l2,elastic_net] regularization.l2.strength=0.1 regularization.elastic_net.strength=0.2",
+            "the weights decay twice: l2 0.1, elastic_net 0.1 · once: regularization=[elastic_net]",
+            "regularization=[l2,l1] regularization.l2.strength=0.2 regularization.l1.strength=0.1 regularization.l1.mode=subgradient",
+        ),
+        (
+            "regularization=[elastic_net,l1] regularization.elastic_net.strength=0.2 regularization.l1.strength=0.3 "
+            "regularization.l1.mode=subgradient",
+            "‖w‖₁ counts twice: elastic_net 0.1, l1 0.3 · once: regularization=[elastic_net]",
+            "regularization=[l2,l1] regularization.l2.strength=0.1 regularization.l1.strength=0.4 regularization.l1.mode=subgradient",
+        ),
+    ],
+)
+def test_a_term_that_two_rules_add_is_named_with_its_strengths(rules, line, alone):
+    weights, notes = stepped(*rules.split())
+    assert notes == [f"penalty  {line}"]
+    same, none = stepped(*alone.split())
+    assert none == []
+    torch.testing.assert_close(weights, same)
+
+
+@pytest.mark.parametrize(
+    "rules, lines",
+    [
+        ("optimizer=adamw regularization=[l2,elastic_net]", ["three times: l2 0.0001, elastic_net 5e-05, optimizer.weight_decay 0.01"]),
+        ("regularization=[l2,weight_decay]", ["twice: l2 0.0001, weight_decay 0.01 · once: regularization=[l2]"]),
+        ("regularization=[elastic_net,l2] regularization.elastic_net.l1_ratio=1", []),
+        ("regularization=[l1,l2] regularization.l1.strength=0", []),
+        ("regularization=[max_norm,l2]", []),
+    ],
+)  # fmt: skip
+def test_every_pair_of_rules_with_the_same_term_is_named(rules, lines):
+    _, notes = stepped(*rules.split())
+    assert len(notes) == len(lines)
+    assert all(line in note for line, note in zip(lines, notes, strict=True)), notes

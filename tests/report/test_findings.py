@@ -188,6 +188,11 @@ def test_a_run_that_still_trains_is_not_told_to_train_longer():
             {"regularization": ["l2"], "augmentation": []},
             "its regularization (l2) acts in training only, or the model underfits.",
         ),
+        (
+            {"sampler": "hard", "averaging": "ema"},
+            "its sampler (hard) acts in training only, or its averaging (ema) acts in validation only, or the model underfits.",
+        ),
+        ({"sampler": "none", "averaging": "none"}, "val/loss (0.5500): the model underfits."),
     ],
 )
 def test_only_methods_that_a_run_has_explain_its_training_loss(chosen, end):
@@ -196,6 +201,17 @@ def test_only_methods_that_a_run_has_explain_its_training_loss(chosen, end):
     assert found.startswith("In the best epoch train/loss (0.9000) is above val/loss (0.5500): ")
     assert found.endswith(end)
     assert ("augmentation" in found) == bool(chosen.get("augmentation"))
+
+
+def test_a_loss_that_falls_within_an_epoch_is_no_underfitting():
+    # the weights improve from 0.27 to 0.18 on both splits, and train/loss is the mean on the way
+    falling = {"train/loss": [1.85, 0.63, 0.2566], "val/loss": [0.9, 0.27, 0.1764]}
+    assert texts(record(falling)) == ["Nothing conspicuous in 3 evaluations."]
+    assert texts(record({"train/loss": [1.85], "val/loss": [0.9]})) == [
+        "Nothing conspicuous in 1 evaluation."
+    ]
+    settled = {"train/loss": [1.85, 0.63, 0.6], "val/loss": [0.9, 0.27, 0.26]}
+    assert any("the model underfits" in text for text in texts(record(settled)))
 
 
 def test_the_commands_of_runs_that_fail():

@@ -123,3 +123,6 @@ def test_a_stranger_s_record_reads_no_file_elsewhere(workdir):
     assert changed_since(record) == ["own.py changed", "pipe.py was deleted"]
     assert changed_since({"gone.py": "0"}) == ["gone.py was deleted"]
     assert changed_since(None) == changed_since([1]) == []
+    # realpath and stat of each: 60,000 took 88 s
+    many = {f"{number}.py": "0" for number in range(3000)}
+    assert len(changed_since(many)) == 1000

@@ -271,6 +271,42 @@ def test_higher_is_better_where_the_metric_says_so(workdir):
     assert (by_loss.mode, by_loss.groups[0].mean) == ("min", 0.6)
 
 
+def of_own_metric(folder, objective, direction="max", **summary):
+    """Make a run of a metric that the program does not have; its lr is the objective."""
+    config = {"metrics": ["sharp"], "lr": objective, "optimizer.lr": objective} | (
+        {"metrics.sharp._direction_": direction} if direction else {}
+    )
+    best = {"epoch": 2.0, "step": 42.0, "val/sharp": objective, "val/loss": objective}
+    return make_run(folder, objective, config, best=best, test={"sharp": objective}, **summary)
+
+
+@pytest.mark.parametrize("metric", ["val/sharp", "test/sharp"])
+def test_the_words_of_the_runs_say_the_direction_of_their_own_metrics(workdir, metric):
+    runs = [of_own_metric(workdir / OUTPUT / "n" / stamp(n), 0.5 + n / 10, "max") for n in range(2)]
+    found = compared(*runs, metric=metric)
+    assert (found.mode, [group.mean for group in found.groups]) == ("max", [0.6, 0.5])
+    assert (found.direction("val/sharp"), found.direction("val/loss"), found.direction("lr")) == (
+        "max",
+        "min",
+        None,
+    )
+    others = [of_own_metric(workdir / OUTPUT / "m" / stamp(n), 0.5 + n / 10, None) for n in range(2)]
+    with pytest.raises(
+        UserError, match=r"(?s)not known .* `_direction_: max`.*Scores with a direction: .*val/loss"
+    ):
+        compared(*others, metric=metric)
+    lower = of_own_metric(workdir / OUTPUT / "l" / stamp(0), 0.5, "min")
+    with pytest.raises(UserError, match="of which higher is better in .* and lower in .* one direction"):
+        compared(*runs, lower, metric=metric)
+
+
+def test_runs_of_different_objectives_are_compared_by_a_common_own_metric(workdir):
+    one = of_own_metric(workdir / OUTPUT / "n" / stamp(0), 0.5, metric="val/loss")
+    other = of_own_metric(workdir / OUTPUT / "n" / stamp(1), 0.9, metric="val/sharp", mode="max")
+    found = compared(one, other)
+    assert (found.metric, found.mode) == ("val/sharp", "max")
+
+
 def test_runs_with_different_metrics_are_compared_by_a_common_one_and_it_is_said(workdir):
     one = make_run(workdir / OUTPUT / "n" / stamp(0), 0.5)
     other = make_run(workdir / OUTPUT / "n" / stamp(1), 0.9, {"seed": 1}, metric="val/accuracy", mode="max")

@@ -19,37 +19,37 @@ def rows_of(means, half=0.0, least=0.0):
 
 
 def test_a_loss_over_more_than_two_decades_is_logarithmic():
-    assert extent_of(rows_of([300, 5, 0.02]), "val/loss") == Extent(0.01, 1000, log=True)
+    assert extent_of(rows_of([300, 5, 0.02]), "min") == Extent(0.01, 1000, log=True)
     assert Extent(0.01, 1000, log=True).decades == [0.01, 0.1, 1, 10, 100, 1000]
     assert Extent(1e-9, 1e6, log=True).decades == [1e-9, 1e-6, 1e-3, 1, 1e3, 1e6]
-    assert not extent_of(rows_of([3, 1, 0.1]), "val/loss").log
-    assert not extent_of(rows_of([300, 1, 0.0]), "val/loss").log
-    assert not extent_of(rows_of([0.001, 0.5, 0.9]), "val/accuracy").log
+    assert not extent_of(rows_of([3, 1, 0.1]), "min").log
+    assert not extent_of(rows_of([300, 1, 0.0]), "min").log
+    assert not extent_of(rows_of([0.001, 0.5, 0.9]), "max").log
 
 
 def test_an_outlier_that_flattens_the_others_is_cut_and_it_is_said():
-    found = extent_of(rows_of([40, *(1 + 0.01 * i for i in range(20))]), "val/loss")
+    found = extent_of(rows_of([40, *(1 + 0.01 * i for i in range(20))]), "min")
     assert (found.high, found.note) == (pytest.approx(1.19), "cut: 1 above 1.19 of 21 values")
     # a usual start of training is no outlier
-    usual = extent_of(rows_of([2.3, 1.5, 1, 0.8, 0.6, 0.5]), "val/loss")
+    usual = extent_of(rows_of([2.3, 1.5, 1, 0.8, 0.6, 0.5]), "min")
     assert (usual.high, usual.note) == (2.3, "")
 
 
 def test_intervals_go_neither_below_zero_nor_far_beyond_the_curves():
-    assert extent_of(rows_of([0.1, 0.2, 0.4], half=0.3), "val/loss").low == 0
-    assert extent_of(rows_of([0.1, 0.4], half=9), "val/loss").high == pytest.approx(0.55)
-    assert extent_of(rows_of([0.9, 0.98], half=0.03), "val/accuracy").high == 1
-    assert extent_of(rows_of([-0.1, 0.2], half=0.1, least=-0.2), "gap").low == pytest.approx(-0.2)
+    assert extent_of(rows_of([0.1, 0.2, 0.4], half=0.3), "min").low == 0
+    assert extent_of(rows_of([0.1, 0.4], half=9), "min").high == pytest.approx(0.55)
+    assert extent_of(rows_of([0.9, 0.98], half=0.03), "max").high == 1
+    assert extent_of(rows_of([-0.1, 0.2], half=0.1, least=-0.2), "min").low == pytest.approx(-0.2)
 
 
 def test_intervals_that_reach_beyond_the_axis_are_counted():
-    found = extent_of(rows_of([0.1, 0.4], half=9), "val/loss")
+    found = extent_of(rows_of([0.1, 0.4], half=9), "min")
     assert found.note == "cut: 2 above 0.55 and 2 below 0 of 2 intervals"
-    assert extent_of(rows_of([0.2, 0.3], half=0.01), "val/loss").note == ""
-    found = extent_of(rows_of([300, 5, 0.02], half=1), "val/loss")
+    assert extent_of(rows_of([0.2, 0.3], half=0.01), "min").note == ""
+    found = extent_of(rows_of([300, 5, 0.02], half=1), "min")
     assert found == Extent(0.01, 1000, log=True, note="cut: 1 below 0.01 of 3 intervals")
     values = [40, *(1 + 0.01 * i for i in range(20))]
-    found = extent_of(rows_of(values, half=0.102), "val/loss")
+    found = extent_of(rows_of(values, half=0.102), "min")
     assert found.note == "cut: 1 above 1.19 of 21 values, 12 above 1.19 and 1 below 0.905 of 21 intervals"
 
 
@@ -60,7 +60,7 @@ def test_the_band_is_the_interval_and_the_frame_clips_it(workdir, means, half):
     rows = [
         {**row, "configuration": "a", "epoch": k, "n": 2} for k, row in enumerate(rows_of(means, half=half))
     ]
-    extent = extent_of(rows, "val/loss")
+    extent = extent_of(rows, "min")
     spec = figure.chart(rows, figure.Style(workdir / "c.svg"), "val/loss", ["a"], extent)
     drawn = spec["data"]["values"]
     for row, made in zip(rows, drawn, strict=True):

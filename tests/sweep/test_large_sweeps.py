@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -20,6 +21,7 @@ from dltrain.sweep.plan import coverage, space
 from dltrain.sweep.plan.checks import check_all
 from dltrain.sweep.plan.composer import Composer
 from dltrain.sweep.plan.coverage import rows, thinned
+from dltrain.sweep.plan.cut import left_out
 from dltrain.sweep.plan.grid import grid_of, grown, shuffled
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.reading import read_plan
@@ -217,6 +219,45 @@ def pairs_of(rows: list[dict[str, str]]) -> set[tuple[tuple[str, str], ...]]:
     """The pairs of values; those of lr between its ends count as one."""
     rows = [row | {"lr": row["lr"].replace("0.3", "0.2")} for row in rows]
     return {pair for row in rows for pair in itertools.combinations(sorted(row.items()), 2)}
+
+
+@pytest.mark.parametrize("space", [(), (f"sweep.space={CONDITIONAL}",)], ids=["product", "conditions"])
+@pytest.mark.parametrize("trials", [1, 3, 5, 8, 11, 30, 31, 32, 40])
+@pytest.mark.parametrize("pruner", ["none", "median"])
+def test_what_trials_leave_out_of_a_grid_is_named(parts, space, trials, pruner):
+    axes = space or ("lr=0.1,0.2,0.3,0.4", "optimizer=sgd,momentum", "batch_size=16,32,64,128")
+    repeated = ("seed=0,1",) if pruner == "none" else ()
+    plan = plan_of(parts, *axes, f"sweep.trials={trials}", f"sweep.pruner={pruner}", *repeated)
+    # lr, wrap and the optimizers, of which momentum has two values more
+    whole = 32
+    told = left_out(plan)
+    if trials >= whole:
+        assert told == ""
+        return
+    assert told.startswith(f"sweep.trials={trials} tries {trials} of {whole} combinations")
+    jobs = list(plan.configurations or ())
+    assert len(jobs) == trials
+    for axis in plan.search_axes:
+        lacking = [label for label in axis.labels if not any(job.get(axis.name) == label for job in jobs)]
+        named = re.search(rf"(?:never|;) {re.escape(axis.name)}=(.*?)(?:;|\. All)", told)
+        assert (named[1].split(", ") if named else []) == lacking
+
+
+def test_a_grid_that_trials_cut_says_so_in_terminal_dry_run_and_report(dltrain, workdir, capsys):
+    """`lr=0.1,0.01,0.001 optimizer=adam,sgd sweep.trials=3` never tried lr=0.001, and nothing said that there were more."""
+    grid = ("-m", "lr=0.1,0.01,0.001", "optimizer=adam,sgd", "model=linear", "steps=1")
+    line = "sweep.trials=3 tries 3 of 6 combinations, the first ones, in which the last axis changes fastest, and never lr=0.001"
+    assert dltrain(*grid, "sweep.trials=3", "sweep.dry_run=true") == 0
+    assert line in capsys.readouterr().out
+    assert dltrain(*grid, "sweep.trials=3") == 0
+    said = capsys.readouterr().out
+    assert said.count(line) == 2
+    (record,) = workdir.glob("outputs/*/*/sweep.json")
+    assert line in (record.parent / "report.html").read_text()
+    # the cure, typed
+    assert dltrain("-m", f"sweep.resume={record.parent}", "sweep.trials=null") == 0
+    assert "tries 3 of" not in capsys.readouterr().out
+    assert len([*record.parent.glob("*/summary.json")]) == 6
 
 
 @pytest.mark.ci

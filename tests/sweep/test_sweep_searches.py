@@ -173,6 +173,9 @@ def test_reuse_takes_over_no_run_on_data_that_have_changed(workdir, dltrain, cap
     rows = [f"{i * 7 % 11},{i % 5},{'ab'[i * 7 % 11 > 5]}" for i in range(60)]
     (workdir / "t.csv").write_text("\n".join(["x,z,kind", *rows]) + "\n")
     common = ("dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "model=linear", "steps=2")
+    # a folder with the name of a column
+    (workdir / "kind").mkdir()
+    os.utime(workdir / "kind", (time.time() + 3600,) * 2)
     assert dltrain("-m", "lr=0.1,0.01", *common) == 0
     assert dltrain("-m", "lr=0.1,0.01", *common, "name=same", "sweep.reuse=true") == 0
     (same,) = workdir.glob("outputs/same/*")
@@ -233,6 +236,38 @@ def test_reuse_takes_over_nothing_that_other_code_trained(workdir, dltrain, capf
     (other,) = workdir.glob("outputs/other/*")
     assert not any("reused" in job for job in summaries(other).values())
     assert f"{code.name} changed since outputs/" in capfd.readouterr().err
+
+
+@pytest.mark.ci
+def test_a_sweep_that_goes_on_with_other_data_or_weights_says_which_jobs_do_not_compare(
+    workdir, dltrain, train, capsys
+):
+    """Other code is refused."""
+    rows = [f"{i * 7 % 11},{i % 5},{'ab'[i * 7 % 11 > 5]}" for i in range(60)]
+    table = ("dataset=csv", "dataset.path=t.csv", "dataset.target=kind", "model=linear", "steps=2")
+
+    def write(rows):
+        (workdir / "t.csv").write_text("\n".join(["x,z,kind", *rows]) + "\n")
+
+    def again():
+        folder = sweep_folder(workdir)
+        shutil.rmtree(job_at(folder, 1))
+        capsys.readouterr()
+        assert dltrain("-m", f"sweep.resume={folder}") == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    write(rows)
+    source = train(*table, "output=elsewhere")
+    fine = ("initializer=pretrained", f"initializer.path={source.path}")
+    assert dltrain("-m", "lr=0.1,0.01", *table, *fine, "sweep.jobs=1") == 0
+    assert "do not compare" not in again()
+    assert dltrain("resume", str(source.path), "steps=4") == 0
+    assert (
+        f"initializer.path={source.path} was changed during the sweep: job 1 had another content than the first"
+        in again()
+    )
+    write(rows[1:])
+    assert "the data were changed during the sweep: job 1 had another content than the first" in again()
 
 
 def test_a_search_that_draws_a_configuration_again_does_not_run_it_again(workdir, dltrain):

@@ -448,6 +448,9 @@ def _first_rows(text: str, separator: str, quote: str) -> tuple[list[str] | None
 
 def _encoding(file: _Text, head: bytes) -> tuple[str, tuple[str, ...]]:
     path = file.path
+    # the first begins like UTF-16
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise DataError(f"{path} is a text in UTF-32; save it as UTF-8: iconv -f UTF-32 -t UTF-8 FILE > NEW")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         for _ in _parts(file):
             pass

@@ -16,7 +16,7 @@ from typing import Any
 
 from dltrain.config.comparable import changes, described, plain_of
 from dltrain.config.keys import REPLICATES, SCORED_ON
-from dltrain.direction import NO_RANK, Mode, direction_of
+from dltrain.direction import NO_RANK, Mode
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
 from dltrain.storage.summary import UNRANKED
 from dltrain.sweep.outcome import statistics
@@ -44,6 +44,12 @@ class Comparison:
     mode: Mode
     groups: list[Group]
     notes: list[str] = field(default_factory=list)
+
+    def direction(self, column: str) -> Mode | None:
+        """Return whether lower or higher values of a column are better; None where the runs do not say."""
+        if column == self.metric:
+            return self.mode
+        return shared_direction([member for group in self.groups for member in group.members], column)
 
     @property
     def by_data(self) -> list[list[Group]]:
@@ -201,18 +207,13 @@ def chosen_metric(members: Sequence[Member], wanted: str | None) -> tuple[str, M
             raise UserError(
                 f"`--metric` is {wanted}, which none of these runs has.{nearest(wanted, known)}\n{listing('Scores', known)}"
             )
-        mode = own.get(wanted) or ("min" if wanted == "seconds" else direction_of(wanted))
-        if mode is None:
-            raise UserError(
-                f"`--metric` is {wanted}, of which it is not known whether lower or higher is better. {listing('Scores', known)}"
-            )
-        return wanted, mode, []
+        return wanted, direction_among(members, wanted), []
     if len(own) == 1:
         ((name, mode),) = own.items()
         if mode is not None and any(name in member.scores for member in members):
             return name, mode, []
     for name in sorted(common, key=lambda name: (not name.startswith("val/"), name == "val/loss")):
-        if (mode := direction_of(name)) is not None and name not in ("seconds", "images_per_second"):
+        if name not in ("seconds", "images_per_second") and (mode := shared_direction(members, name)):
             told = f"the runs have different metrics ({', '.join(sorted(own))}): compared by {name}, which all have"
             return name, mode, [told]
     raise CheckpointProblem(
@@ -239,6 +240,30 @@ def plain_metric(members: Sequence[Member], metric: str, different: str, refused
         cure = f"Compare by --metric {instead}" if known else "Name runs that compute it in the same way"
         raise UserError(f"{different[:1].upper()}{different[1:]}.\n{cure}")
     return instead
+
+
+def shared_direction(members: Sequence[Member], metric: str) -> Mode | None:
+    """Return whether lower or higher is better in all runs that know it; None where none does or they differ."""
+    modes = {mode for member in members if (mode := member.direction(metric)) is not None}
+    return modes.pop() if len(modes) == 1 else None
+
+
+def direction_among(members: Sequence[Member], metric: str) -> Mode:
+    """Return whether lower or higher is better. Raises UserError, with the cure, where it is not known or the runs differ."""
+    mode = shared_direction(members, metric)
+    if mode is not None:
+        return mode
+    owners = {member.direction(metric): _label(member) for member in members}
+    if "min" in owners and "max" in owners:
+        raise UserError(
+            f"`--metric` is {metric}, of which higher is better in {owners['max']} and lower in {owners['min']}. "
+            "Compare those with one direction."
+        )
+    directed = [name for name in members[0].scores if shared_direction(members, name)]
+    raise UserError(
+        f"`--metric` is {metric}, of which it is not known whether lower or higher is better: a word of yours says it by "
+        f'`direction = "max"` in its class or `_direction_: max` in its file, for runs from then on.\n{listing("Scores with a direction", directed)}'
+    )
 
 
 def check_tested(members: Sequence[Member], wanted: str) -> None:

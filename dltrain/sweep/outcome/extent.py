@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dltrain.direction import Mode, direction_of
+from dltrain.direction import Mode
 
 DECADES = 2
 # interquartile ranges beyond which a value is an outlier (Tukey's far out values), and how much of the axis the others must lose
@@ -39,7 +39,7 @@ class Extent:
         return [10.0**power for power in range(first, last + 1, math.ceil((last - first) / 7))]
 
 
-def extent_of(rows: Sequence[Mapping[str, Any]], y: str) -> Extent:
+def extent_of(rows: Sequence[Mapping[str, Any]], mode: Mode | None) -> Extent:
     """Return the range in which curves are drawn, from their `mean`, `low`, `high` and `least`, the smallest single value.
 
     A loss that is positive and spans more than two decades gets a logarithmic scale. Else values are cut that are more than three
@@ -50,8 +50,8 @@ def extent_of(rows: Sequence[Mapping[str, Any]], y: str) -> Extent:
     means = [row["mean"] for row in rows]
     floor = 0.0 if min(row["least"] for row in rows) >= 0 else -math.inf
     least, most = min(means), max(means)
-    ceiling = 1.0 if direction_of(y) == "max" and most <= 1 else math.inf
-    if is_logarithmic(least, most, direction_of(y)):
+    ceiling = 1.0 if mode == "max" and most <= 1 else math.inf
+    if is_logarithmic(least, most, mode):
         low, high = 10 ** math.floor(math.log10(least)), 10 ** math.ceil(math.log10(most))
         return Extent(low, high, log=True, note=_cut(rows, low, high))
     low, high = _without_outliers(means)

@@ -118,7 +118,7 @@ def draw(found: Comparison, style: Style) -> list[Path]:
     shown = best_of(found, style.legend([name_of(group) for group in shown]).most)
     y = style.y or found.metric
     rows = [row for group in shown for row in curve(group, style.x, y)]
-    extent = extent_of(rows, y)
+    extent = extent_of(rows, found.direction(y))
     if len(shown) < len(found.groups):
         found.notes.append(
             f"the figure {style.file.name} shows the best {len(shown)} of {len(found.groups)} configurations"

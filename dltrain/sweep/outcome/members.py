@@ -10,7 +10,7 @@ from typing import Any
 
 from dltrain.config.keys import REPLICATES, SPLIT_BY, differences, keys_given
 from dltrain.config.saved import flat, load_bounded
-from dltrain.direction import NO_SCORES
+from dltrain.direction import NO_SCORES, Mode, direction_of, metrics_of
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.index import number_of, scan
@@ -45,6 +45,17 @@ class Member:
         if not (self.path / "config.yaml").is_file():
             raise CheckpointProblem(f"{self.path} has no config.yaml: its run has not begun.")
         return flat(load_bounded(self.path / "config.yaml"))
+
+    @cached_property
+    def own_metrics(self) -> dict[str, dict[str, object]]:
+        return metrics_of(self.config)
+
+    def direction(self, metric: str) -> Mode | None:
+        """Return whether lower or higher is better: as the run compared its metric, or as its words and the program say of others."""
+        mode = self.summary.get("mode")
+        if metric == self.summary.get("metric") and mode in ("min", "max"):
+            return "max" if mode == "max" else "min"
+        return "min" if metric == "seconds" else direction_of(metric, self.own_metrics)
 
     @cached_property
     def data(self) -> dict[str, Any]:

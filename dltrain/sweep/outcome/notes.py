@@ -13,6 +13,7 @@ from dltrain.storage.summary import texts
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.outcome.members import AUTO, Member, rates_note
 from dltrain.sweep.outcome.ranking import Row
+from dltrain.sweep.plan.cut import left_out
 from dltrain.sweep.plan.plan import Plan
 from dltrain.text import counted
 
@@ -21,11 +22,11 @@ MOST_REMARKS = 5
 
 
 def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished: str) -> list[str]:
-    """Return notes on what does not compare, and on jobs that failed, were reused or are missing, with the commands to continue.
+    """Return notes on what was not tried or does not compare, and on jobs that failed, were reused or are missing, with commands.
 
     `unfinished` is the reason for which the sweep ended early.
     """
-    notes = []
+    notes = [note for note in (left_out(plan),) if note]
     splitting = [axis.name for axis in plan.search_axes if splits_data(axis.name)]
     if splitting:
         notes.append(

@@ -24,7 +24,7 @@ def write_page(found: Comparison, file: Path, x: str, y: str | None) -> None:
     """Write the table, what it says, and the curves of the best configurations."""
     shown, column = best_of(found), y or found.metric
     curves = [curve(group, x, column) for group in shown]
-    extent = extent_of([row for rows in curves for row in rows], column)
+    extent = extent_of([row for rows in curves for row in rows], found.direction(column))
     chart = {
         "place": "curves",
         "title": column,

@@ -26,8 +26,8 @@ COMMON = frozenset(field.name for field in fields(DatasetKnobs))
 
 HELP = """
     RUN is a run folder; several are scored one by one, and as an ensemble on the splits that they share. The val and test
-    splits are scored, of other data (dataset.path=FILE, dataset.root=FOLDER) all samples. Below stand the scores of each class, or
-    of each target of a regression on several, in its units.
+    splits are scored, of other data (dataset.path=FILE, dataset.root=FOLDER) all samples. Below stand the scores of
+    each class, or of each target of a regression on several, in its units.
 
   --threshold CLASS=0.3   of two classes: predict CLASS where its probability is at least 0.3; accuracy, the confusion matrix and what
                           follows from it change, the loss and auroc do not. Without it thresholds are proposed, by the val split

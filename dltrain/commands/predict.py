@@ -39,7 +39,7 @@ HELP = """
   --split test                       the rows of a split of the data of the training (train, val or test), beside the
                                      truth, in place of FILE
   --threshold CLASS=0.3              of two classes: CLASS is the label where its probability is at least 0.3
-  --output FILE.csv|.parquet|.json   write all predictions there; the ending sets the format; no file of the data is replaced
+  --output FILE.csv|.parquet|.json   write all predictions there, over no file of the data; the ending sets the format
   --output -                         CSV on standard output
   --keep COLUMN[,COLUMN]             copy columns of the table, such as an identifier
   --json                             one JSON document on standard output, as FILE.json holds it: "predictions" lists

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 from dltrain.errors import CheckpointProblem
 from dltrain.loggers.events import shown_name
-from dltrain.metrics.targets import SCORES
 from dltrain.storage.folder_names import SWEEP_RECORD, size_of
 from dltrain.storage.index import KILLED, finite
 from dltrain.storage.job_names import job_number
@@ -149,7 +148,10 @@ def read_targets(file: Path) -> list[dict[str, Any]]:
     head, *lines = read_table(file) or [[]]
     try:
         found = [dict(zip(head, line, strict=True)) for line in lines]
-        rows = [{"target": row["target"], **{name: float(row[name]) for name in SCORES}} for row in found]
+        rows = [
+            {"target": row["target"], **{name: float(row[name]) for name in ("mae", "rmse", "r2")}}
+            for row in found
+        ]
     except (KeyError, ValueError) as error:
         raise CheckpointProblem(f"{file} is no report by target: {str(error)[:100]}") from None
     if not rows:

@@ -215,6 +215,7 @@ def check_keys(
             )
     if whole:
         _check_groups(content, file, catalogue)
+        _check_lr(content, file)
     node = content.get("hydra")
     for key in node if isinstance(node, dict) else ():
         if str(key) not in HYDRA_KEYS:
@@ -222,6 +223,17 @@ def check_keys(
                 f"{place(file, 'hydra', str(key))}: `hydra.{key}` cannot be set in a file: a run has no use for it.\n"
                 "Write output=FOLDER or name=NAME for the run's folder, and leave the rest out"
             )
+
+
+def _check_lr(content: Mapping[str, Any], file: Path) -> None:
+    """Refuse two learning rates in one file, of which optimizer.lr alone would count."""
+    node = content.get("optimizer")
+    own = node.get("lr") if isinstance(node, Mapping) else None
+    if own is not None and content.get("lr") not in (None, own) and "${" not in str(own):
+        raise UserError(
+            f"{place(file, 'lr')}: `lr` is {in_yaml(content['lr'])}, and `optimizer.lr` in {place(file, 'optimizer', 'lr').rpartition(', ')[2]} "
+            f"is {in_yaml(own)}, so that `lr` would do nothing. Leave one of them out"
+        )
 
 
 def _items(node: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

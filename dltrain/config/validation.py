@@ -59,22 +59,21 @@ def checked(
     check_parts(plain, choices, catalogue)
     check_values(plain, choices, catalogue, changed, secrets)
     check_lr_is_used(plain, choices, catalogue)
-    check_said_twice(plain, choices, overrides, catalogue)
+    check_lr_is_followed(plain, overrides)
+    check_said_twice(plain, choices, catalogue)
     check_together(plain, choices, kept, catalogue.words["metrics"])
     check_idle(plain, choices, overrides)
     check_copies(plain["evaluation"].get("tta_words") or (), catalogue)
     return to_config(plain, words_of(choices), secrets)
 
 
-def check_said_twice(
-    plain: Node, choices: dict[str, list[str]], overrides: list[str], catalogue: Catalogue
-) -> None:
+def check_said_twice(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
     """Refuse a second value of a quantity that a chosen word sets, such as `model.dropout` beside `regularization.dropout.p`."""
-    given = keys_of(overrides)
     for word in (catalogue.words[group][name] for group in LIST_GROUPS for name in choices.get(group, ())):
         for path, text in leaves(word.content) if word.is_global else ():
             own = re.fullmatch(r"\$\{([\w.]+)\}", str(text))
-            if own is None or path not in given or at(plain, path) == at(plain, own[1]):
+            # on the command line or in a file
+            if own is None or at(plain, path) == at(plain, own[1]):
                 continue
             raise UserError(
                 f"`{path}` is {at(plain, path)} and `{own[1]}` is {at(plain, own[1])}: {word.group}=[{word.name}] sets {path}, so "
@@ -90,6 +89,16 @@ def check_lr_is_used(plain: Node, choices: dict[str, list[str]], catalogue: Cata
         raise UserError(
             f"`lr` is {plain['lr']}, and optimizer={word.name} has no parameter `lr`, so that it would do nothing.\n"
             f"Leave it out, or add `lr` to {word.target}"
+        )
+
+
+def check_lr_is_followed(plain: Node, overrides: list[str]) -> None:
+    """Refuse `lr` on the command line where a file gives `optimizer.lr` a value of its own, which does not follow it."""
+    given, own = keys_of(overrides), plain["optimizer"].get("lr")
+    if "lr" in given and "optimizer.lr" not in given and own not in (None, plain["lr"]):
+        raise UserError(
+            f"`lr` is {plain['lr']}, and a chosen file sets `optimizer.lr` to {own}, so that `lr` would do nothing.\n"
+            f"Write optimizer.lr={plain['lr']}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +58,10 @@ def _fetch_from(url: str, file: RemoteFile, folder: Path) -> str | None:
     # imported here, since it takes 40 ms and only downloads need it
     from urllib.request import urlopen
 
-    unfinished = folder / f"{file.name}.{os.getpid()}.part"
+    # another process may fetch the same file, and a folder of somebody else may hold a link
+    unfinished = folder / f"{file.name}.{secrets.token_hex(4)}.part"
     try:
-        with urlopen(url, timeout=_TIMEOUT) as answer, open(unfinished, "wb") as target:
+        with urlopen(url, timeout=_TIMEOUT) as answer, open(unfinished, "xb") as target:
             reason = _copy(answer, target, file)
         if reason is None:
             os.replace(unfinished, folder / file.name)

@@ -12,6 +12,7 @@ from optuna import samplers
 
 from dltrain.declare import declares
 from dltrain.ranges import Count, Index
+from dltrain.sweep.cma import PlainCma
 
 
 def later(seed: int, begun: int) -> int:
@@ -85,9 +86,7 @@ def cmaes(begun: int, seed: Index = 0, startup_trials: Count = 1) -> samplers.Ba
         seed: seed of the search itself
         startup_trials: random trials before the search begins
     """
-    return samplers.CmaEsSampler(
-        seed=later(seed, begun), n_startup_trials=startup_trials, warn_independent_sampling=False
-    )
+    return PlainCma(seed=later(seed, begun), n_startup_trials=startup_trials, warn_independent_sampling=False)
 
 
 def qmc(begun: int, seed: Index = 0) -> samplers.BaseSampler:

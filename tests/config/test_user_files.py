@@ -200,3 +200,34 @@ def test_a_mistake_names_file_key_and_rule(mine, text, overrides, says):
         plain(mine, "model=net", *overrides)
     assert says in str(error.value)
     assert len(str(error.value).splitlines()) <= 3
+
+
+OF_IRIS = "# @package _global_\ndefaults:\n  - override /dataset: iris\nepochs: 1\n"
+
+
+def test_a_rate_that_a_recipe_gives_the_optimizer_is_not_silently_kept(workdir, dltrain, train):
+    """Found by a tester: `lr=0.3` beside such a recipe did nothing, and a sweep over it ranked equal runs."""
+    (workdir / "conf/experiment").mkdir(parents=True)
+    (workdir / "conf/experiment/own.yaml").write_text(f"{OF_IRIS}optimizer:\n  lr: 0.5\n")
+    for command in (("experiment=own", "lr=0.3"), ("-m", "experiment=own", "lr=0.3,0.1")):
+        with pytest.raises(
+            UserError,
+            match=r"sets `optimizer.lr` to 0.5, so that `lr` would do nothing.\nWrite optimizer.lr=0.3",
+        ):
+            dltrain(*command)
+    assert train("experiment=own", "optimizer.lr=0.3").summary["config"]["optimizer.lr"] == 0.3
+    assert train("experiment=own", "lr=0.5").summary["config"]["optimizer.lr"] == 0.5
+    (workdir / "conf/experiment/both.yaml").write_text(f"{OF_IRIS}lr: 0.01\noptimizer:\n  lr: 0.5\n")
+    with pytest.raises(
+        UserError,
+        match=r"both.yaml, line 5: `lr` is 0.01, and `optimizer.lr` in line 7 is 0.5, so that `lr` would do nothing",
+    ):
+        dltrain("experiment=both")
+
+
+def test_a_value_of_a_recipe_that_a_chosen_word_sets_too_is_refused(workdir, dltrain):
+    (workdir / "conf/experiment").mkdir(parents=True)
+    (workdir / "conf/experiment/own.yaml").write_text(f"{OF_IRIS}model:\n  dropout: 0.3\n")
+    with pytest.raises(UserError, match=r"`model.dropout` is 0.3 and `regularization.dropout.p` is 0.2"):
+        dltrain("experiment=own", "regularization=[dropout]")
+    assert dltrain("experiment=own", "regularization=[dropout]", "regularization.dropout.p=0.3") == 0

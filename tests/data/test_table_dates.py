@@ -256,3 +256,18 @@ def test_an_empty_format_reads_no_date(form):
     """pyarrow.compute.strptime reads beyond the end of an empty format, which ended the process."""
     for _ in range(200):
         assert not text.dates(pa.array(["2024-01-02", "x"]), form)[1].any()
+
+
+@pytest.mark.parametrize(
+    ("offset", "told"), [("", ""), ("Z", ""), ("+00:00", ""), ("+09:00", "+09:00"), ("-0330", "-0330")]
+)
+def test_times_with_an_offset_are_said_to_be_taken_in_utc(tmp_path: Path, offset: str, told: str) -> None:
+    columns = plain() | {
+        "when": [f"2024-01-{1 + i % 28:02}T08:00:00{offset}" for i in range(len(plain()["y"]))]
+    }
+    notes = csv(save(tmp_path / "t.csv", columns), "y").notes
+    zones = [note for note in notes if note.startswith("zone")]
+    assert len(zones) == bool(told)
+    assert not told or zones[0].startswith(
+        f"zone     when: times with {told} are taken in UTC, and hour, weekday and day are those of UTC"
+    )

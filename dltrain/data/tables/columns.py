@@ -234,7 +234,9 @@ class Columns:
         if pa.types.is_boolean(kind):
             return Column(name, self._format("boolean"), as_floats(column))
         if is_time(kind):
-            form = replace(self._format("date", "iso"), zoned=getattr(kind, "tz", None) is not None)
+            zone = getattr(kind, "tz", None)
+            self._note_offsets(name, [zone] if zone not in (None, "UTC", "Z", "Etc/UTC", "+00:00") else [])
+            form = replace(self._format("date", "iso"), zoned=zone is not None)
             return Column(name, form, self._times(name))
         if not is_text(kind):
             return LeftOut(name, _NESTED if pa.types.is_nested(kind) else f"values of type {kind}")
@@ -442,8 +444,17 @@ class Columns:
             found = self._dates_of(name, coded, present, formats)
         if found is None:
             return None
-        zoned = text.has_zone(coded.texts.filter(pa.array(present)))
-        return replace(found, format=replace(found.format, zoned=zoned))
+        texts = coded.texts.filter(pa.array(present))
+        self._note_offsets(name, text.offsets(texts))
+        return replace(found, format=replace(found.format, zoned=text.has_zone(texts)))
+
+    def _note_offsets(self, name: str, offsets: Sequence[str]) -> None:
+        """Note that times are local, with offsets or a zone: their parts are those of UTC, which are others."""
+        if offsets:
+            self.word_notes[name] = (
+                f"zone     {name}: times with {some(offsets, 3)} are taken in UTC, and hour, weekday and day are those of UTC; as they are written: "
+                "leave the offset out of the file"
+            )
 
     def _dates_of(self, name: str, coded: Coded, present: Flags, formats: list[str]) -> Column | None:
         """Read a column by the first format; None where it is no dates, DataError where another format reads as much of it."""

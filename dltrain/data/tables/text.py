@@ -190,6 +190,13 @@ def has_zone(texts: Any) -> bool:
     return bool(matches(texts, r":\d{2}(\.\d+)?\s*" + _ZONE).any())
 
 
+def offsets(texts: Any) -> list[str]:
+    """Return the offsets from UTC that times have, such as +09:00, in the order of their first rows; none for those in UTC."""
+    found = pc.extract_regex(texts, r":\d{2}(?:\.\d+)?\s*(?P<offset>[+-]\d{2}:?\d{2})$")
+    named = pc.unique(pc.struct_field(found, "offset").drop_null()).to_pylist()
+    return [offset for offset in named if offset.strip("+-0:")]
+
+
 def date_formats(texts: Any) -> list[str]:
     """Return the formats that read the most of these texts; several where day and month can be taken for each other."""
     timed = bool(pc.any(pc.match_substring(texts, ":")).as_py())

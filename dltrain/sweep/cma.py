@@ -1,0 +1,101 @@
+"""Optuna's CMA-ES with its state in the study as plain numbers."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from optuna import samplers
+from optuna.trial import FrozenTrial
+
+MOST_SAMPLES = 100_000  # of a generation
+# arrays whose size depends on the dimension and on the samples of a generation
+_COMPRESSED = "_c_1d"
+
+
+class PlainCma(samplers.CmaEsSampler):
+    """CMA-ES that stores its distribution as JSON.
+
+    Optuna stores a pickle, which runs code where it is read, and the study of a sweep may come from somebody else. The numbers are
+    equal to the last bit. Raises ValueError for a state that no search wrote.
+    """
+
+    def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
+        # pickled by the caller, from its own object
+        return super()._split_optimizer_str(text_of(pickle.loads(bytes.fromhex(optimizer_str))))
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        prefix = f"{self._attr_key_optimizer}:"
+        for trial in reversed(completed_trials):
+            parts = {key: text for key, text in trial.system_attrs.items() if key.startswith(prefix)}
+            if parts:
+                return optimizer_of(self._concat_optimizer_attrs(parts))
+        return None
+
+
+def text_of(optimizer: Any) -> str:
+    """Return the state of an optimizer of the package cmaes as JSON; its generator is seeded anew for each draw.
+
+    >>> text_of(type("Optimizer", (), {"__getstate__": lambda self: {"_g": 1, "_mean": np.zeros(2)}})())
+    '{"_g": 1, "_mean": [0.0, 0.0]}'
+    """
+    state = optimizer.__getstate__()
+    return json.dumps(
+        {name: value.tolist() if hasattr(value, "tolist") else value for name, value in state.items()}
+    )
+
+
+def optimizer_of(text: str) -> Any:
+    """Return the optimizer of a state. Raises ValueError for one that no search wrote, such as a pickle."""
+    import cmaes
+
+    try:
+        state = json.loads(text)
+        size, samples = len(state["_mean"]), state["_popsize"]
+        whole = type(samples) is int and 2 <= samples <= MOST_SAMPLES
+        # before a matrix of that size is made
+        if not whole or len(state[_COMPRESSED]) != size * (size + 1) // 2:
+            raise ValueError("its sizes do not agree")
+        like = cmaes.CMA(
+            mean=np.zeros(size),
+            sigma=1.0,
+            bounds=np.array([[0.0, 1.0]] * size),
+            population_size=samples,
+            n_max_resampling=10 * size,
+        )
+        found = _checked(state, like.__getstate__())
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"it is no state of a search ({error!r})") from None
+    like.__setstate__(found)
+    return like
+
+
+def _checked(state: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a state as those of another one are. Raises ValueError, TypeError where they do not have its form."""
+    if state.keys() != like.keys():
+        raise ValueError("it has other fields")
+    return {name: _value(name, state[name], wanted) for name, wanted in like.items()}
+
+
+def _value(name: str, value: Any, wanted: Any) -> Any:
+    # the eigenvectors are there after a draw only
+    if name in ("_B", "_D") or isinstance(wanted, np.ndarray):
+        if value is None and wanted is None:
+            return None
+        array = np.array(value, dtype=np.float64)
+        if wanted is not None and array.shape != wanted.shape:
+            raise ValueError(f"{name} has another shape")
+        return array
+    if name == "_g":
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{name} is no count of generations")
+        return value
+    if isinstance(wanted, bool | int):
+        # sizes and limits, which follow from the dimension
+        if value is not wanted and (type(value) is not int or value != wanted):
+            raise ValueError(f"{name} is not {wanted}")
+        return wanted
+    return float(value)

@@ -1,0 +1,110 @@
+"""CMA-ES with its state as plain numbers: the draws are Optuna's, also after a new process, and a pickle is never read."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+pytest.importorskip("cmaes", reason="an extra")
+
+from dltrain.sweep.cma import PlainCma, optimizer_of, text_of  # noqa: E402
+
+TRIALS, DIMENSIONS = 60, 3
+
+
+def sphere(trial: optuna.Trial) -> float:
+    return sum((trial.suggest_float(f"x{i}", -3, 3) - 0.3 * i) ** 2 for i in range(DIMENSIONS))
+
+
+def search(sampler: type[optuna.samplers.CmaEsSampler], file: Path, *lengths: int) -> list[dict[str, float]]:
+    """Return the parameters of a study, each part of which a process of its own searches."""
+    for length in lengths:
+        storage = JournalStorage(JournalFileBackend(str(file)))
+        study = optuna.create_study(
+            storage=storage,
+            study_name="s",
+            load_if_exists=True,
+            sampler=sampler(seed=length, n_startup_trials=1),
+        )
+        study.optimize(sphere, length)
+    return [trial.params for trial in study.trials]
+
+
+@pytest.mark.parametrize("lengths", [(TRIALS,), (25, 1, TRIALS - 26)])
+def test_the_draws_are_optuna_s_to_the_last_bit(tmp_path, lengths):
+    theirs = search(optuna.samplers.CmaEsSampler, tmp_path / "theirs", *lengths)
+    ours = search(PlainCma, tmp_path / "ours", *lengths)
+    assert ours == theirs
+    assert min(sphere_at(params) for params in ours) < 0.2
+    attributes = [
+        text
+        for line in (tmp_path / "ours").read_text().splitlines()
+        for text in (json.loads(line).get("system_attr") or {}).items()
+    ]
+    states = [text for key, text in attributes if key.startswith("cma:optimizer:0")]
+    assert states and all(text.startswith('{"') for text in states)
+
+
+def sphere_at(params: dict[str, float]) -> float:
+    return sum((params[f"x{i}"] - 0.3 * i) ** 2 for i in range(DIMENSIONS))
+
+
+class Payload:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_a_pickle_in_a_study_is_not_run(tmp_path):
+    """Found by a hostile tester: the study.log of a stranger ran code."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "study.log")))
+    study = optuna.create_study(storage=storage, study_name="s", sampler=PlainCma(seed=1, n_startup_trials=1))
+    study.optimize(sphere, 2)
+    marker = tmp_path / "PWNED"
+    trial = study.ask()
+    storage.set_trial_system_attr(trial._trial_id, "cma:optimizer:0", pickle.dumps(Payload(marker)).hex())
+    study.tell(trial, sphere(trial))
+    with pytest.raises(ValueError):
+        study.optimize(sphere, 1)
+    assert not marker.exists()
+    # what the attribute would have done
+    pickle.loads(pickle.dumps(Payload(marker)))
+    assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"_mean": [0.0] * 100_000},
+        {"_popsize": 10**12},
+        {"_popsize": True},
+        {"_n_dim": 5},
+        {"_n_max_resampling": 10**12},
+        {"_weights": [1.0]},
+        {"_pc": "x"},
+        {"more": 1},
+        {"_sigma": None},
+        {"_g": 1.5},
+    ],
+)
+def test_a_state_that_no_search_wrote_is_refused(change):
+    import cmaes
+    import numpy as np
+
+    bounds = np.array([[0.0, 1.0]] * 3)
+    text = text_of(cmaes.CMA(mean=np.zeros(3), sigma=0.5, bounds=bounds, n_max_resampling=30))
+    assert text_of(optimizer_of(text)) == text
+    with pytest.raises(ValueError):
+        optimizer_of(json.dumps(json.loads(text) | change))
+    for other in ("", "8004", "[]", "[" * 100_000, "{}"):
+        with pytest.raises(ValueError):
+            optimizer_of(other)

@@ -22,7 +22,7 @@ from dltrain.storage.folder_names import SWEEP_RECORD, check_files, is_run, runs
 from dltrain.storage.job_names import named_by_number
 from dltrain.storage.lock import Lock
 from dltrain.storage.shelves import check_not_shelved
-from dltrain.storage.summary import FINISHED, read_summary
+from dltrain.storage.summary import FINISHED, read_summary, texts
 from dltrain.text import say
 
 
@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> int:
     from dltrain.run.resume import check_longer
 
     command, former = str(earlier.get("command", "")), [str(o) for o in earlier.get("overrides", [])]
-    longer = tuple(lengths([*map(str, earlier.get("longer") or ()), *overrides]))
+    longer = tuple(lengths([*texts(earlier.get("longer")), *overrides]))
     built = experiment.prepare(config, door, command, former, startup, path, longer=longer)
     if overrides:
         check_longer(path, built, saved.read(path, catalogue, []), door)

@@ -56,6 +56,7 @@ def run(arguments: list[str]) -> int:
         check_alone(rest, given)
         base = base_of(rest)
         if "--empty" in given:
+            check_no_link(Path(rest[0]) if rest else OUTPUT)
             delete(base, "--yes" in given, as_json, typed("trash", "--empty", *rest, "--yes"))
         else:
             show(base, as_json)
@@ -77,6 +78,15 @@ def check_alone(rest: Sequence[str], given: dict[str, str]) -> None:
         raise UserError("`--list` and `--empty` are two commands. Write one of them")
     if len(rest) > 1:
         raise UserError(f"`{rest[1]}`: --list and --empty take one output folder, and no runs")
+
+
+def check_no_link(folder: Path) -> None:
+    """Refuse an output folder that is a link: in somebody else's project it may lead to another one of the user's."""
+    if folder.is_symlink():
+        real = folder.resolve()
+        raise UserError(
+            f"{folder} is a link to {real}, and what lies in the trash of that folder would be deleted. Name it: {typed('trash', '--empty', real)}"
+        )
 
 
 def base_of(rest: Sequence[str]) -> Path:

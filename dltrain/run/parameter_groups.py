@@ -154,5 +154,9 @@ def _group(members: list[nn.Parameter], scale: float, spared: bool, config: Conf
     if spared:
         group["weight_decay"] = 0.0
     if scale != 1.0:
+        if config.optimizer["lr"] is None:
+            raise UserError(
+                "`lr` is null, the optimizer's own default, and the rate of a part is a multiple of `lr`. Set it: lr=0.001"
+            )
         group |= {"lr": config.optimizer["lr"] * scale, "lr_scale": scale}
     return group

@@ -45,7 +45,8 @@ def run_of(path: object) -> Path | None:
     place = Path(os.path.expanduser(path))
     if place.parent.name == "checkpoints":
         place = place.parent.parent
-    return place if place.is_dir() else None
+    # of a name that is too long, pathlib raises
+    return place if os.path.isdir(place) else None
 
 
 def _check_columns(there: Contract, here: Contract, path: str) -> None:

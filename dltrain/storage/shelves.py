@@ -281,7 +281,12 @@ def discarded(trash: Path) -> Iterator[tuple[str, bool]]:
     waiting = [""]
     while waiting:
         here = waiting.pop()
-        for entry in sorted(os.scandir(trash / here), key=lambda entry: entry.name):
+        try:
+            entries = sorted(os.scandir(trash / here), key=lambda entry: entry.name)
+        # another process empties the trash
+        except FileNotFoundError:
+            continue
+        for entry in entries:
             path = f"{here}/{entry.name}" if here else entry.name
             is_folder = entry.is_dir(follow_symlinks=False)
             if path in above and is_folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from dltrain.errors import CheckpointProblem
 from dltrain.storage.files import unshare
 from dltrain.storage.summary import MAX_LINE
 
-# operation of a line of Optuna's journal
-CREATE_TRIAL = 4
+# operations of lines of Optuna's journal, and a state
+CREATE_TRIAL, SET_STATE = 4, 6
+WAITING = 4
 
 
 def check_journal(file: Path, most: int) -> None:
@@ -32,23 +34,33 @@ def check_journal(file: Path, most: int) -> None:
             if not line.endswith(b"\n"):
                 break
             whole += len(line)
-            code = code_of(line)
-            if code is None:
+            entry = entry_of(line)
+            if entry is None:
                 raise damaged(file, f" at line {number}")
-            most -= code == CREATE_TRIAL
+            if is_prescribed(entry):
+                raise damaged(file, f" at line {number}: it prescribes a trial, which no sweep does")
+            most -= entry.get("op_code") == CREATE_TRIAL
             if most < 0:
                 raise damaged(file, f" at line {number}: it holds more trials than the sweep has")
     if whole < file.stat().st_size:
         os.truncate(file, whole)
 
 
-def code_of(line: bytes) -> Any:
-    """Return the operation of a line of the journal, 0 where it names none; None for what is no JSON object."""
+def entry_of(line: bytes) -> dict[str, Any] | None:
+    """Return a line of the journal; None for what is no JSON object."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return (entry.get("op_code") or 0) if isinstance(entry, dict) else None
+    return entry if isinstance(entry, dict) else None
+
+
+def is_prescribed(entry: Mapping[str, Any]) -> bool:
+    """Return whether an operation begins a trial from a template, lets one wait, or fixes its values, which may lie outside the axes."""
+    begun = entry.get("op_code") == CREATE_TRIAL and "state" in entry
+    attributes = entry.get("system_attr")
+    fixed = isinstance(attributes, dict) and "fixed_params" in attributes
+    return begun or fixed or (entry.get("op_code") == SET_STATE and entry.get("state") == WAITING)
 
 
 def damaged(file: Path, where: str = "") -> CheckpointProblem:

@@ -578,6 +578,18 @@ def test_a_study_that_is_a_file_of_the_user_is_not_cut_and_one_without_lines_is_
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize("entry", [
+    {"op_code": 4, "worker_id": "a", "study_id": 0, "state": 4, "system_attrs": {"fixed_params": {"lr": 50.0}}},
+    {"op_code": 6, "worker_id": "a", "trial_id": 0, "state": 4},
+    {"op_code": 9, "worker_id": "a", "trial_id": 0, "system_attr": {"fixed_params": {"lr": 50.0}}},
+])  # fmt: skip
+def test_a_study_that_prescribes_a_trial_is_refused(tmp_path, entry):
+    """Its values may lie outside the axes; no sweep writes one."""
+    (tmp_path / "study.log").write_text(json.dumps(entry) + "\n")
+    with pytest.raises(CheckpointProblem, match="it prescribes a trial, which no sweep does"):
+        check_journal(tmp_path / "study.log", 10)
+
+
 # where a file may be opened for writing in place: nobody else's, or unshared before
 IN_PLACE = {
     "cli.py": "the process's own streams",

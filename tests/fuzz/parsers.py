@@ -530,7 +530,7 @@ def parsers() -> dict[str, Parser]:
         "study.log": Parser(
             [b'{"op_code": 0}\n{"op_code": 1, "x": [1]}\n'],
             written("study.log", lambda file: journal.check_journal(file, 1000)),
-            (journal.check_journal, journal.code_of, journal.damaged),
+            (journal.check_journal, journal.entry_of, journal.damaged),
             3,
         ),
         "data.json": Parser(

@@ -300,6 +300,15 @@ def test_samples_that_earlier_runs_were_trained_on_are_told(workdir, train, dltr
     assert f"come from {first}; samples" in said
 
 
+def test_a_source_whose_own_source_has_an_impossible_name_ends_the_chain(workdir, train):
+    first = train("epochs=1")
+    file = first.path / "config.yaml"
+    file.write_text(file.read_text().replace("initializer:\n", f"initializer:\n  path: {'x' * 5000}\n", 1))
+    assert "x" * 5000 in file.read_text()
+    run = train("epochs=1", "initializer=pretrained", f"initializer.path={first.path}")
+    assert run.summary["status"] == "completed"
+
+
 def test_other_first_weights_under_the_same_path_are_no_repetition(workdir, train, dltrain, capsys):
     """Found by a tester: resume, reuse, reproduce, rerun, diff and compare knew the path alone."""
 

@@ -625,6 +625,25 @@ def test_a_run_that_was_resumed_in_the_trash_is_not_deleted(run, monkeypatch):
     assert not Path(".dltrain").exists()
 
 
+def test_the_trash_of_a_folder_that_outputs_leads_to_is_emptied_by_its_name_only(
+    run, dltrain, monkeypatch, tmp_path_factory
+):
+    """Found by a hostile tester: `outputs` of a stranger's project was a link to that of the user."""
+    package.trash(run)
+    theirs, mine = tmp_path_factory.mktemp("theirs"), Path.cwd()
+    (theirs / "outputs").symlink_to(mine / "outputs")
+    (mine / "outputs").mkdir(exist_ok=True)
+    monkeypatch.chdir(theirs)
+    with pytest.raises(
+        UserError,
+        match=f"outputs is a link to {mine}/outputs, .* Name it: dltrain trash --empty {mine}/outputs",
+    ):
+        dltrain("trash", "--empty", "--yes")
+    assert (mine / ".dltrain/trash" / run).is_dir()
+    assert dltrain("trash", "--empty", str(mine / "outputs"), "--yes") == 0
+    assert not (mine / ".dltrain").exists()
+
+
 def test_the_trash_of_another_folder_is_not_emptied_through_a_link(run, tmp_path_factory):
     victim = tmp_path_factory.mktemp("victim")
     for left in (".deleting-a", "trash/.deleting-a", "trash/outputs/n"):

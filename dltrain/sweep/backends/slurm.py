@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 from dltrain.errors import UserError
+from dltrain.storage.files import unshare
 from dltrain.storage.summary import is_ended, read_json
 from dltrain.sweep.backends.protocol import CANCELED, Ended, Event, Started, Sweep
 from dltrain.sweep.backends.rows import Rows
@@ -209,6 +210,8 @@ class Slurm:
         job.folder.mkdir(parents=True, exist_ok=True)
         script = job.folder.resolve() / "job.sbatch"
         write(script, script_of(job, self.options, self.cpus))
+        # slurmd appends to it, and a stranger's folder may hold a hard link
+        unshare(job.folder / "slurm.log")
         number = call("sbatch", "--parsable", str(script)).strip().split(";")[0]
         record = {
             "format": 1,

@@ -183,8 +183,15 @@ def when(entry: Entry) -> str:
     return str(stamp)[:19].replace("T", " ")
 
 
+def rate(entry: Entry) -> Any:
+    """Return the learning rate of a run: that of its optimizer, which need not follow the key `lr`."""
+    own = entry.value_of_config("optimizer.lr")
+    return entry.value("lr") if own is None else own
+
+
 _PLACES: dict[str, Callable[[Entry], Any]] = {
     "name": name_of,
+    "lr": rate,
     "when": when,
     "tag": lambda entry: entry.tags,
     "path": lambda entry: entry.path,

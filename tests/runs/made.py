@@ -65,11 +65,16 @@ DATA = {
 CURVE = "epoch,step,train/loss,val/loss,seconds\n1,21,0.9,{first},0.5\n2,42,0.4,{last},0.5\n"
 
 
+def followed(config: dict[str, Any]) -> dict[str, Any]:
+    """Let `optimizer.lr` follow `lr`, as a configuration does."""
+    return ({"optimizer.lr": config["lr"]} if "lr" in config else {}) | config
+
+
 def make_run(folder: Path, objective: float = 0.5, config: Any = None, **summary: Any) -> Path:
     """Write a run folder; `config` and `summary` replace values, `...` leaves the key out."""
     content = copy.deepcopy(SUMMARY) | {
         "objective": objective,
-        "config": CONFIG | (config if isinstance(config, dict) else {}),
+        "config": CONFIG | followed(config if isinstance(config, dict) else {}),
     }
     content["seed"] = content["config"]["seed"]
     content["best"]["val/loss"] = objective

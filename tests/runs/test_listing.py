@@ -587,3 +587,22 @@ def test_differences_are_those_of_the_pairs():
     ]
     assert differences(configs, []) == [{"optimizer": "adam", "lr": 1}, {"optimizer": "sgd", "lr": 2}]
     assert differences(configs[:1], []) == [{}]
+
+
+def test_conditions_on_lr_are_on_the_rate_that_was_trained_with(workdir, train, dltrain, capsys):
+    """Found by a tester: `optimizer.lr=0.5` leaves `lr` at its default, by which runs were filtered."""
+    common = ("dataset=iris", "model=linear", "steps=1")
+    for name, override in (("a", "optimizer.lr=0.5"), ("b", "lr=0.1"), ("c", "seed=1")):
+        train(*common, f"name={name}", override)
+
+    def found(*words):
+        capsys.readouterr()
+        assert dltrain("runs", *words, "--json") == 0
+        return {run["name"]: run for run in json.loads(capsys.readouterr().out)["runs"]}
+
+    assert (
+        found("lr>0.3").keys() == {"a"}
+        and found("lr<0.01").keys() == {"c"}
+        and found("lr=0.1").keys() == {"b"}
+    )
+    assert list(found("--sort", "-lr")) == ["a", "b", "c"]

@@ -23,7 +23,7 @@ from dltrain.data.split_names import SPLIT_NAMES, SplitName
 from dltrain.data.splits import bootstrapped, hashed_order, rare_classes, split, stratified_sample
 from dltrain.data.streaming import in_threads, read_in_threads
 from dltrain.data.units import learned, target_scale
-from dltrain.data.unused import limit_note, unused_keys
+from dltrain.data.unused import cut_note, limit_note, unused_keys
 
 _STATISTICS_SAMPLES = 4096  # of a streamed training split: reading all of it would cost an epoch
 _COPIED_AT_ONCE = (
@@ -128,7 +128,9 @@ def prepare(
     sampled = not isinstance(raw.inputs, Tensor | Encoder) and len(positions[TRAIN]) > _STATISTICS_SAMPLES
     limited = limit is not None and limit < len(positions[TRAIN])
     unused = unused_keys(raw, val_fraction, test_fraction, folds, sampled or limited)
-    raw = replace(raw, notes=(*raw.notes, *limit_note(limit, positions[TRAIN])))
+    raw = replace(
+        raw, notes=(*raw.notes, *limit_note(limit, positions[TRAIN]), *cut_note(raw, positions[TEST]))
+    )
     if limit is not None:
         if limit < 1:
             raise ValueError(f"limit is {limit}; it must be at least 1 (null keeps all training samples)")

@@ -61,6 +61,16 @@ def limit_note(limit: int | None, train: Tensor) -> tuple[str, ...]:
     return (f"limit    dataset.limit={limit} leaves none of the {len(train):,} training samples out",)
 
 
+def cut_note(raw: RawData, test: Tensor) -> tuple[str, ...]:
+    """Return a line where rows that the data give to training are cut off for a test split, which they do not have."""
+    if raw.split is None or not len(test) or _size(raw, TEST):
+        return ()
+    return (
+        f"splits   the data give no test split: {counted(len(test), 'sample')} that they give to train are cut off for one; "
+        "to train on them: dataset.test_fraction=0",
+    )
+
+
 def _size(raw: RawData, mark: int) -> int:
     assert raw.split is not None
     return int((raw.split == mark).sum())

@@ -54,3 +54,30 @@ def test_a_test_file_with_rows_of_training_is_told(tmp_path):
         "copies   40 of the 100 test samples are equal to training samples in all inputs and the target"
     )
     assert notes("new") == []
+
+
+def test_rows_of_training_that_are_cut_off_for_a_test_split_are_told(tmp_path):
+    draws = random.Random(1)
+    rows = [f"{draws.random()},{'val' if i < 40 else 'train'},{draws.choice('ab')}" for i in range(200)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,part,y", *rows]) + "\n")
+
+    def notes(test_fraction):
+        raw = csv(str(tmp_path / "t.csv"), target="y", split_column="part")
+        splits = prepare(
+            raw,
+            val_fraction=0.1,
+            test_fraction=test_fraction,
+            split_seed=0,
+            folds=None,
+            fold=None,
+            device=torch.device("cpu"),
+        )
+        assert len(splits.val) == 40
+        return [note for note in splits.spec.notes if note.startswith("splits")], len(splits.train)
+
+    (note,), left = notes(0.1)
+    assert left == 144
+    assert note == (
+        "splits   the data give no test split: 16 samples that they give to train are cut off for one; to train on them: dataset.test_fraction=0"
+    )
+    assert notes(0.0) == ([], 160)

@@ -319,8 +319,14 @@ def empty(base: Path, listed: Iterable[Path] | None = None) -> list[Path]:
         for item, target in renamed.items():
             _put_back(target, item)
         raise
+    refused = None
     for path in rest:
-        _delete(path)
+        try:
+            _delete(path)
+        except ResourceProblem as problem:
+            refused = refused or problem
+    if refused is not None:
+        raise refused
     for trash in found:
         _remove_emptied(trash, [*renamed])
     for folder in (home / "trash", home):

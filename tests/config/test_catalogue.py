@@ -59,7 +59,7 @@ def test_what_the_source_says_is_what_python_calls(word):
     target = Door({word.target}, trust=[], local=False).locate(word.target, word.group)
     called = list(inspect.signature(target).parameters.values())
     # by the program itself
-    passed = {*word.kind.runtime, *word.kind.called, "fused", "contract", "differences", "tolerant"}
+    passed = {*word.kind.runtime, *word.kind.called, "fused", "contract", "differences", "like", "tolerant"}
     wanted = {p.name: p.default for p in called if p.name not in passed and p.kind is not p.VAR_KEYWORD}
     read = dict(word.signature.defaults())
     own = {p: v for p, v in read.items() if p not in word.node}

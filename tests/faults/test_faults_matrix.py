@@ -24,7 +24,12 @@ LIMIT = (
 )
 GIVEN_HERE = {
     "optimizer=gd": "batch_size=full epochs=18",
-    "early_stopping=patience": "early_stopping.patience=1",
+    "early_stopping=patience": "early_stopping.patience=2",
+    # fewer than those after which the run ends
+    **{
+        f"{group}=plateau": f"{group}.patience=1"
+        for group in ("schedule", "momentum_schedule", "penalty_schedule")
+    },
     "averaging=swa": "averaging.start_step=4",
 }
 

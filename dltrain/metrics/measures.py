@@ -98,8 +98,13 @@ def averages_note(metrics: Mapping[str, Metric], spec: DataSpec) -> tuple[str, .
     }
     told = ", ".join(f"{', '.join(found)} ({average})" for average, found in averages.items() if found)
     notes = [f"metrics  {told} · averages over the {len(names)} classes"] if told else []
-    if means:
-        notes.append(_about_means(means, names, _rarer(spec)))
+    alike = [name for name in means if getattr(metrics[name], "equal_for_two", False)]
+    if alike:
+        notes.append(
+            f"metrics  {', '.join(alike)} {'is' if len(alike) == 1 else 'are'} equal for both classes"
+        )
+    if differing := [name for name in means if name not in alike]:
+        notes.append(_about_means(differing, names, _rarer(spec)))
     for place in range(len(names)):
         if ones := [name for name, metric in metrics.items() if _class_of(metric) == place]:
             notes.append(_about_one(ones, metrics, names, place, _rarer(spec)))

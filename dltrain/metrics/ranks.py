@@ -76,6 +76,9 @@ class AUROC(_OneAgainstRest):
         positive: name of the class of average=binary; unset, the second of two
     """
 
+    # of two classes: one is ranked above the other as often as the other below it
+    equal_for_two = True
+
     def binary(self, scores: Tensor, truth: Tensor) -> Tensor:
         positives, negatives = scores[truth], scores[~truth].sort().values
         below = torch.searchsorted(negatives, positives)

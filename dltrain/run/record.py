@@ -176,10 +176,13 @@ def describe(
 
 
 def rules_of(experiment: Experiment) -> tuple[str, ...]:
-    """Return the regularization, and the momentum and strengths of the first and last step, where they are scheduled."""
+    """Return the augmentation, wrappers and regularization, and the momentum and strengths of the first and last step, where they are scheduled."""
     parts, words = experiment.parts, experiment.config.words
-    used = [word for word in words["regularization"] if word != "none"]
-    facts = [f"regularization {', '.join(used)}"] if used else []
+    facts = []
+    for group in ("augmentation", "wrap", "regularization"):
+        chosen = words.get(group) or ()
+        used = [word for word in ([chosen] if isinstance(chosen, str) else chosen) if word != "none"]
+        facts += [f"{group} {', '.join(used)}"] if used else []
     facts += [f"averaging {words['averaging']}"] if parts.averaging is not None else []
     facts += [f"{part.key} {part.thaw_epoch}" for part in parts.frozen]
     named = (

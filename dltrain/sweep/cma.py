@@ -11,6 +11,8 @@ import numpy as np
 from optuna import samplers
 from optuna.trial import FrozenTrial
 
+from dltrain.errors import CheckpointProblem
+
 MOST_SAMPLES = 100_000  # of a generation
 # arrays whose size depends on the dimension and on the samples of a generation
 _COMPRESSED = "_c_1d"
@@ -20,7 +22,7 @@ class PlainCma(samplers.CmaEsSampler):
     """CMA-ES that stores its distribution as JSON.
 
     Optuna stores a pickle, which runs code where it is read, and the study of a sweep may come from somebody else. The numbers are
-    equal to the last bit. Raises ValueError for a state that no search wrote.
+    equal to the last bit. Raises CheckpointProblem for a state that no search wrote.
     """
 
     def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
@@ -32,7 +34,13 @@ class PlainCma(samplers.CmaEsSampler):
         for trial in reversed(completed_trials):
             parts = {key: text for key, text in trial.system_attrs.items() if key.startswith(prefix)}
             if parts:
-                return optimizer_of(self._concat_optimizer_attrs(parts))
+                try:
+                    return optimizer_of(self._concat_optimizer_attrs(parts))
+                except (ValueError, KeyError) as error:
+                    raise CheckpointProblem(
+                        f"study.log holds no state of sweep=cmaes at trial {trial.number} ({str(error)[:80]}), or one of an earlier version, "
+                        "so what the search has learned is unknown.\nBegin a new sweep: sweep.fresh=true"
+                    ) from None
         return None
 
 
@@ -88,6 +96,9 @@ def _value(name: str, value: Any, wanted: Any) -> Any:
         array = np.array(value, dtype=np.float64)
         if wanted is not None and array.shape != wanted.shape:
             raise ValueError(f"{name} has another shape")
+        # of generations that are still to come
+        if name != "_funhist_values" and not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite")
         return array
     if name == "_g":
         if type(value) is not int or value < 0:

@@ -13,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 
 pytest.importorskip("cmaes", reason="an extra")
 
+from dltrain.errors import CheckpointProblem  # noqa: E402
 from dltrain.sweep.cma import PlainCma, optimizer_of, text_of  # noqa: E402
 
 TRIALS, DIMENSIONS = 60, 3
@@ -73,7 +74,7 @@ def test_a_pickle_in_a_study_is_not_run(tmp_path):
     trial = study.ask()
     storage.set_trial_system_attr(trial._trial_id, "cma:optimizer:0", pickle.dumps(Payload(marker)).hex())
     study.tell(trial, sphere(trial))
-    with pytest.raises(ValueError):
+    with pytest.raises(CheckpointProblem, match="study.log holds no state of sweep=cmaes at trial 2"):
         study.optimize(sphere, 1)
     assert not marker.exists()
     # what the attribute would have done
@@ -91,6 +92,7 @@ def test_a_pickle_in_a_study_is_not_run(tmp_path):
         {"_n_max_resampling": 10**12},
         {"_weights": [1.0]},
         {"_pc": "x"},
+        {"_pc": [float("nan")] * 3},
         {"more": 1},
         {"_sigma": None},
         {"_g": 1.5},

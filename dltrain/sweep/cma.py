@@ -14,8 +14,13 @@ from optuna.trial import FrozenTrial
 from dltrain.errors import CheckpointProblem
 
 MOST_SAMPLES = 100_000  # of a generation
-# arrays whose size depends on the dimension and on the samples of a generation
 _COMPRESSED = "_c_1d"
+# eigenvectors and values, which are there after a draw only
+_DRAWN = ("_B", "_D")
+# of generations that are still to come
+_AHEAD = ("_funhist_values",)
+# of generations; all other whole numbers follow from the dimension
+_COUNTS = ("_g",)
 
 
 class PlainCma(samplers.CmaEsSampler):
@@ -89,23 +94,20 @@ def _checked(state: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any
 
 
 def _value(name: str, value: Any, wanted: Any) -> Any:
-    # the eigenvectors are there after a draw only
-    if name in ("_B", "_D") or isinstance(wanted, np.ndarray):
+    if name in _DRAWN or isinstance(wanted, np.ndarray):
         if value is None and wanted is None:
             return None
         array = np.array(value, dtype=np.float64)
         if wanted is not None and array.shape != wanted.shape:
             raise ValueError(f"{name} has another shape")
-        # of generations that are still to come
-        if name != "_funhist_values" and not np.isfinite(array).all():
+        if name not in _AHEAD and not np.isfinite(array).all():
             raise ValueError(f"{name} is not finite")
         return array
-    if name == "_g":
+    if name in _COUNTS:
         if type(value) is not int or value < 0:
             raise ValueError(f"{name} is no count of generations")
         return value
     if isinstance(wanted, bool | int):
-        # sizes and limits, which follow from the dimension
         if value is not wanted and (type(value) is not int or value != wanted):
             raise ValueError(f"{name} is not {wanted}")
         return wanted

@@ -823,7 +823,7 @@ def test_a_run_that_was_lengthened_is_repeated_as_long_as_it_is(workdir, train, 
     train("epochs=1", "lr=0.001", "name=c")
     assert dltrain("resume", str(short.path), "epochs=2") == 0
     assert json.loads((short.path / "summary.json").read_text())["longer"] == ["epochs=2"]
-    assert dltrain("resume", str(short.path), "epochs=3", "threads=1") == 0
+    assert dltrain("resume", str(short.path), "epochs=3", "tags=[long]") == 0
     capsys.readouterr()
     assert dltrain("compare", *map(str, workdir.glob("outputs/c/*"))) == 0
     said = capsys.readouterr().out

@@ -23,6 +23,11 @@ def own_digests(targets: Iterable[str]) -> dict[str, str]:
     return {os.path.relpath(file): digest(file) for file in sorted(files)}
 
 
+def digests_of(values: Mapping[str, object]) -> dict[str, str]:
+    """Return `own_digests` of the targets in a configuration by dotted key."""
+    return own_digests(str(value) for key, value in values.items() if key.endswith("_target_"))
+
+
 def changed_since(then: object) -> list[str]:
     """Return a line for each file of `own_digests` that differs today; none for what is no such record.
 

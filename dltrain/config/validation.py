@@ -93,7 +93,7 @@ def check_lr_is_used(plain: Node, choices: dict[str, list[str]], catalogue: Cata
 
 
 def check_lr_is_followed(plain: Node, overrides: list[str]) -> None:
-    """Refuse `lr` on the command line where a file gives `optimizer.lr` a value of its own, which does not follow it."""
+    """Refuse `lr` on the command line if a chosen file sets `optimizer.lr`, which then ignores `lr`."""
     given, own = keys_of(overrides), plain["optimizer"].get("lr")
     if "lr" in given and "optimizer.lr" not in given and own not in (None, plain["lr"]):
         raise UserError(

@@ -355,6 +355,11 @@ class Contract:
             )
 
 
+def target_names(contract: Contract | None) -> list[str]:
+    """Return the names of the target columns; none for data without columns."""
+    return [rule.name for rule in contract.targets] if contract is not None else []
+
+
 def _is_same(known: Tensor | None, given: tuple[float, ...]) -> bool:
     """Return whether the scale of targets is the saved one; a run of a version that saved none has any."""
     if known is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from dltrain.data.batches import ResidentSplit, Split, StreamingSplit, to_device
 from dltrain.data.class_counts import check_bootstrapped, check_weighted, class_counts
 from dltrain.data.contract import Contract
-from dltrain.data.copies import copies_note
+from dltrain.data.equal_samples import copies_note
 from dltrain.data.errors import DataError
 from dltrain.data.normalization import Normalizer, normalizer
 from dltrain.data.raw import TEST, TRAIN, VAL, Encoder, Places, RawData, Reader, class_numbers

@@ -62,11 +62,11 @@ def limit_note(limit: int | None, train: Tensor) -> tuple[str, ...]:
 
 
 def cut_note(raw: RawData, test: Tensor) -> tuple[str, ...]:
-    """Return a line where rows that the data give to training are cut off for a test split, which they do not have."""
+    """Return a line if the data define splits without a test split, for which samples of their training split are taken."""
     if raw.split is None or not len(test) or _size(raw, TEST):
         return ()
     return (
-        f"splits   the data give no test split: {counted(len(test), 'sample')} that they give to train are cut off for one; "
+        f"splits   the data define no test split, so that {counted(len(test), 'sample')} of their train split are taken for one; "
         "to train on them: dataset.test_fraction=0",
     )
 

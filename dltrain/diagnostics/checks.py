@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dltrain.data.equal_samples import most_by_chance
 from dltrain.diagnostics.probe import still
 from dltrain.models.parts import StochasticDepth
 
@@ -21,8 +22,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 GUESS, GRADIENT, LEARNED, MIXED = 0.25, 1e-5, 0.01, 1e-6
 # standard deviation of random outputs; a gain for tanh or relu also scales the last layer, to 5/3 or less
 RANDOM = 2.0
-# fraction of the smaller split that may be in another one: data repeat a row by chance
-REPEATED = 0.01
 # units in the last place by which a loss in float64 may be rounded
 ROUNDED = 16
 # distance of the two points of a finite difference from the weights, in float64
@@ -275,7 +274,7 @@ def no_leak(splits: dict[str, Any], cure: str = "") -> Check:
     ]
     found = ", ".join(f"{count} of {one} in {other}" for count, one, other in shared) or "none"
     passed = all(
-        count <= max(1, REPEATED * min(len(splits[one]), len(splits[other]))) for count, one, other in shared
+        count <= most_by_chance(len(splits[one]), len(splits[other])) for count, one, other in shared
     )
     fine = "copies of a sample belong in one split; equal samples of different things, as where few inputs are known, are no fault"
     return Check("samples in two splits", found, "at most 1, or 1 %", passed, f"{cure}\n{fine}".lstrip())

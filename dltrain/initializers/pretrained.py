@@ -222,6 +222,12 @@ def compare(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Compa
     )
 
 
+def weights_file(path: str) -> Path:
+    """Return the file of weights that a path names: of a run folder, its best ones."""
+    file = Path(os.path.expanduser(path))
+    return file / BEST_WEIGHTS if file.is_dir() else file
+
+
 def read_tensors(path: str | None) -> tuple[dict[str, Tensor], list[str]]:
     """Read the tensors of a file or run folder onto the CPU; code in the file is not run.
 
@@ -232,9 +238,7 @@ def read_tensors(path: str | None) -> tuple[dict[str, Tensor], list[str]]:
         raise ValueError(
             "initializer=pretrained needs initializer.path: a .safetensors or .pt file, or a run folder"
         )
-    file = Path(os.path.expanduser(path))
-    if file.is_dir():
-        file = file / BEST_WEIGHTS
+    file = weights_file(path)
     if not file.is_file():
         raise ValueError(
             f"initializer.path={path}: there is no file {file}; give a .safetensors or .pt file, or the "

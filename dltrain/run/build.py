@@ -25,7 +25,7 @@ from dltrain.config.declarations import of_object
 from dltrain.config.door import Door, in_own_code
 from dltrain.config.groups import BY_NAME
 from dltrain.config.schema import Config, Node
-from dltrain.data.contract import Contract
+from dltrain.data.contract import Contract, target_names
 from dltrain.data.prepare import Splits
 from dltrain.data.spec import Batch, DataSpec
 from dltrain.direction import resolved_modes
@@ -125,7 +125,7 @@ def build(
         if config.averaging.get("_target_")
         else None
     )
-    names = [rule.name for rule in splits.contract.targets] if splits.contract is not None else []
+    names = target_names(splits.contract)
     parts = Parts(
         model=model,
         spec=replace(

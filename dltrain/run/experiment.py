@@ -16,9 +16,10 @@ from torch import Tensor
 from dltrain.config import saved
 from dltrain.config.door import Door
 from dltrain.config.keys import keys_of
-from dltrain.config.own_code import own_digests
+from dltrain.config.own_code import digests_of
 from dltrain.config.schema import Config
 from dltrain.data.batches import Split
+from dltrain.data.contract import target_names
 from dltrain.data.prepare import Splits
 from dltrain.loggers.event_lines import EventLines, end_events
 from dltrain.loggers.events import Result, RunInfo
@@ -71,7 +72,7 @@ def prepare(
     begun = time.perf_counter()
     # before the code is imported
     flat = saved.flat(saved.as_saved(config))
-    code = own_digests(str(value) for key, value in flat.items() if key.endswith("_target_"))
+    code = digests_of(flat)
     weights = digest_of_weights(config, earlier)
     config = resolve_auto(config, door, keys_of(overrides) if earlier is None else ())
     contract = None if earlier is None else read_contract(earlier)
@@ -313,8 +314,7 @@ def target_scores(experiment: Experiment, split: Split) -> tuple[TargetRow, ...]
     with evaluating(parts.model):
         batches = outputs_of(parts.model, split, plan.evaluation_batch_size, plan.device, plan.precision)
         found, true = (parts.spec.in_units(torch.cat(values)) for values in zip(*batches, strict=True))
-    names = [rule.name for rule in parts.contract.targets] if parts.contract is not None else []
-    return target_rows(found, true, names)
+    return target_rows(found, true, target_names(parts.contract))
 
 
 def write_tables(folder: RunFolder, tables: Mapping[str, str]) -> None:

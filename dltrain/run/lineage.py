@@ -1,8 +1,7 @@
-"""The runs that the initial weights of a run come from, and what they saw of its val and test samples."""
+"""The runs that provided the initial weights of a run, and which of its val and test samples they were trained on."""
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,27 +14,26 @@ from dltrain.config.schema import Config
 from dltrain.data.changes import data_changes
 from dltrain.data.contract import Contract
 from dltrain.errors import CheckpointProblem, assigned, typed
-from dltrain.initializers.pretrained import BEST_WEIGHTS
+from dltrain.initializers.pretrained import weights_file
 from dltrain.run.source import run_of, same_outputs
+from dltrain.storage.index import CONFIG
 from dltrain.storage.manifest import digest
 from dltrain.storage.run_folder import read_contract
 from dltrain.storage.summary import read_json
+from dltrain.text import first_line
 
 # runs that are followed back
 MOST = 20
 # keys that decide which samples of the same data are those of training
 DIVISION = (*SPLIT_BY, *(key for key in REPLICATES if key != "seed"), "dataset.limit")
-CONFIG = "config.yaml"
 
 
 def digest_of_weights(config: Config, earlier: Path | None = None) -> str:
-    """Return the SHA-256 of the file that initial weights come from, empty for none; of a run to resume what it recorded."""
+    """Return the SHA-256 of the file of initial weights, empty without one; for a run to resume, the recorded one."""
     if earlier is not None:
         return recorded_digest(earlier)
     path = config.initializer.get("path")
-    file = Path(os.path.expanduser(path)) if isinstance(path, str) else None
-    if file is not None and file.is_dir():
-        file /= BEST_WEIGHTS
+    file = weights_file(path) if isinstance(path, str) else None
     return digest(file) if file is not None and file.is_file() else ""
 
 
@@ -48,7 +46,7 @@ def recorded_digest(run: Path) -> str:
 
 
 def weights_changed(config: Config, run: Path) -> str:
-    """Return that the file of the initial weights of a run holds others now; empty where it does not, or that is not known."""
+    """Return a message if the file of initial weights has changed since a run read it; empty otherwise, or if not known."""
     known = recorded_digest(run)
     if not known or known == digest_of_weights(config):
         return ""
@@ -56,13 +54,17 @@ def weights_changed(config: Config, run: Path) -> str:
 
 
 def seen_before(config: Config, contract: Contract | None) -> tuple[str, ...]:
-    """Return a line for each run before whose training may hold val and test samples of these data: their scores flatter then.
+    """Return a line for each earlier run that may have been trained on val or test samples of these data.
 
-    Of the same data in the same division there is nothing to say, nor of data for another output.
+    No line for the same data split in the same way, or for data with other outputs.
     """
     lines = []
     for run in sources(config.initializer.get("path")):
-        known = read_contract(run)
+        try:
+            known = read_contract(run)
+        except CheckpointProblem as error:
+            lines.append(f"seen     what {run} was trained on is not known: {first_line(error)}")
+            continue
         if known is None or contract is None or not same_outputs(known, contract):
             continue
         if data_changes(known, contract):
@@ -70,13 +72,13 @@ def seen_before(config: Config, contract: Contract | None) -> tuple[str, ...]:
         elif changed := _other_division(run, config):
             lines.append(
                 f"seen     val and test hold samples that {run} was trained on, whose weights are continued: their scores are too "
-                f"good. Divide the data as there: {changed}"
+                f"good. Split the data as there: {changed}"
             )
     return tuple(lines)
 
 
 def sources(path: object) -> Iterator[Path]:
-    """Yield the run folder that a file of weights belongs to, if there is one, the run that its own weights come from, and so on."""
+    """Yield the run that a file of weights belongs to, the run that provided the initial weights of that one, and so on."""
     met: set[Path] = set()
     while len(met) < MOST and (run := run_of(path)) is not None and run.resolve() not in met:
         yield run
@@ -85,7 +87,7 @@ def sources(path: object) -> Iterator[Path]:
 
 
 def runs_before(run: Path) -> list[Path]:
-    """Return the runs that the initial weights of a run come from, the nearest first."""
+    """Return the runs that provided the initial weights of a run, the most recent first."""
     return list(sources(_plain(run).get("initializer.path")))
 
 
@@ -100,7 +102,7 @@ def _unknown(run: Path, config: Config) -> str:
 
 
 def _other_division(run: Path, config: Config) -> str:
-    """Return the keys that divide the data as an earlier run did, where they are divided otherwise."""
+    """Return the overrides that split the data as an earlier run did; empty if they are split so."""
     there, here = _plain(run), dict(leaves(config.plain))
     changed = [key for key in DIVISION if there.get(key) != here.get(key)]
     return " ".join(shlex.quote(assigned(key, _text(there.get(key)))) for key in changed)

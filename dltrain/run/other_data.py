@@ -219,7 +219,7 @@ def say_of_data(
             tell(trained.told(found[name], len(split), str(path), name))
         for run in runs_before(path):
             tell(
-                f"the first weights of {path} come from {run}; samples of its training are counted where it is scored on these data"
+                f"the initial weights of {path} come from {run}; to count samples of its training, too, evaluate it on these data"
             )
     elif is_other:
         reason = f"; whether they hold samples of it is not known: {trained}" if trained else ""

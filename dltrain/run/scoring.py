@@ -14,7 +14,7 @@ from dltrain.config.door import Door
 from dltrain.config.schema import Config, objective_of, undivided
 from dltrain.data.batches import Joined, Split
 from dltrain.data.changes import data_changes
-from dltrain.data.contract import Contract
+from dltrain.data.contract import Contract, target_names
 from dltrain.data.raw import VAL
 from dltrain.data.spec import DataSpec
 from dltrain.data.split_names import SPLIT_NAMES
@@ -214,9 +214,8 @@ def by_target(parts: Scored, outputs: Tensor, targets: Tensor) -> tuple[TargetRo
     """Return the scores of each target of a regression, in its units; outputs and targets are those of the model."""
     if parts.spec.task != "regression":
         return ()
-    names = [rule.name for rule in parts.contract.targets] if parts.contract is not None else []
     found, true = (parts.spec.in_units(values.reshape(len(values), -1)) for values in (outputs, targets))
-    return target_rows(found, true, names)
+    return target_rows(found, true, target_names(parts.contract))
 
 
 def with_decision(parts: Scored, decision: tuple[str, float] | None) -> Scored:

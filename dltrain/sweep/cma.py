@@ -15,23 +15,23 @@ from dltrain.errors import CheckpointProblem
 
 MOST_SAMPLES = 100_000  # of a generation
 _COMPRESSED = "_c_1d"
-# eigenvectors and values, which are there after a draw only
+# eigenvectors and eigenvalues, None before the first draw
 _DRAWN = ("_B", "_D")
-# of generations that are still to come
+# memory for later generations, not initialized yet
 _AHEAD = ("_funhist_values",)
-# of generations; all other whole numbers follow from the dimension
+# number of generations; all other integers follow from the dimension
 _COUNTS = ("_g",)
 
 
 class PlainCma(samplers.CmaEsSampler):
     """CMA-ES that stores its distribution as JSON.
 
-    Optuna stores a pickle, which runs code where it is read, and the study of a sweep may come from somebody else. The numbers are
-    equal to the last bit. Raises CheckpointProblem for a state that no search wrote.
+    Optuna stores a pickle, and unpickling the study of a sweep from somebody else could run code. The draws are equal to the last
+    bit. Raises CheckpointProblem for a state that no search wrote.
     """
 
     def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
-        # pickled by the caller, from its own object
+        # Optuna pickled its own object a line before, so that nothing of the study is unpickled
         return super()._split_optimizer_str(text_of(pickle.loads(bytes.fromhex(optimizer_str))))
 
     def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
@@ -50,7 +50,7 @@ class PlainCma(samplers.CmaEsSampler):
 
 
 def text_of(optimizer: Any) -> str:
-    """Return the state of an optimizer of the package cmaes as JSON; its generator is seeded anew for each draw.
+    """Return the state of a `cmaes.CMA` optimizer as JSON, without its random generator, which Optuna seeds before each draw.
 
     >>> text_of(type("Optimizer", (), {"__getstate__": lambda self: {"_g": 1, "_mean": np.zeros(2)}})())
     '{"_g": 1, "_mean": [0.0, 0.0]}'
@@ -87,7 +87,7 @@ def optimizer_of(text: str) -> Any:
 
 
 def _checked(state: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a state as those of another one are. Raises ValueError, TypeError where they do not have its form."""
+    """Return the values of a state with the types of another state. Raises ValueError, TypeError if shapes or fields differ."""
     if state.keys() != like.keys():
         raise ValueError("it has other fields")
     return {name: _value(name, state[name], wanted) for name, wanted in like.items()}

@@ -17,7 +17,7 @@ from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.data_files import PLACES, beside
 from dltrain.config.door import Rights
 from dltrain.config.keys import SAFE
-from dltrain.config.own_code import changed_since, own_digests
+from dltrain.config.own_code import changed_since, digests_of
 from dltrain.config.schema import Config
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem, UserError
@@ -113,10 +113,15 @@ class Finished:
         from dltrain.run.other_data import divides
         from dltrain.storage.run_folder import read_contract
 
-        key = repr(divides(config))
+        # a table has the features of the run whose weights are loaded
+        key = repr((divides(config), config.initializer.get("path")))
         if key not in self.contracts:
             self.contracts[key] = self.contract_here(config)
-        here, known = self.contracts[key], read_contract(run)
+        here = self.contracts[key]
+        try:
+            known = read_contract(run)
+        except CheckpointProblem as error:
+            return first_line(error)
         if isinstance(here, str):
             return f"the data of {run} cannot be read here ({here})"
         if (here is None) != (known is None):
@@ -141,7 +146,7 @@ class Finished:
 def code_changed(config: Config, run: Path) -> str:
     """Return how the user's code that a configuration names differs from that of a run; empty where it does not."""
     known = read_json(run / "summary.json").get("code") or {}
-    if known == own_digests(str(value) for key, value in leaves(config.plain) if key.endswith("_target_")):
+    if known == digests_of(dict(leaves(config.plain))):
         return ""
     changed = changed_since(known)
     return (

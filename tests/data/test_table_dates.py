@@ -269,5 +269,5 @@ def test_times_with_an_offset_are_said_to_be_taken_in_utc(tmp_path: Path, offset
     zones = [note for note in notes if note.startswith("zone")]
     assert len(zones) == bool(told)
     assert not told or zones[0].startswith(
-        f"zone     when: times with {told} are taken in UTC, and hour, weekday and day are those of UTC"
+        f"zone     when: times with {told} are converted to UTC, and so are their hour, weekday and day"
     )

@@ -296,8 +296,8 @@ def test_samples_that_earlier_runs_were_trained_on_are_told(workdir, train, dltr
     assert "no sample of its 90 (all) is equal to one of its training" in capsys.readouterr().err
     assert dltrain("evaluate", third, "dataset.path=coins.npz") == 0
     said = capsys.readouterr().err
-    assert f"the first weights of {third} come from {second}; samples of its training" in said
-    assert f"come from {first}; samples" in said
+    assert f"the initial weights of {third} come from {second}; to count samples of its training" in said
+    assert f"come from {first}; to count samples" in said
 
 
 def test_a_source_whose_own_source_has_an_impossible_name_ends_the_chain(workdir, train):

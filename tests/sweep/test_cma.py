@@ -1,4 +1,4 @@
-"""CMA-ES with its state as plain numbers: the draws are Optuna's, also after a new process, and a pickle is never read."""
+"""CMA-ES with its state as plain numbers: the draws are Optuna's, also in a continued study, and no pickle is read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sphere(trial: optuna.Trial) -> float:
 
 
 def search(sampler: type[optuna.samplers.CmaEsSampler], file: Path, *lengths: int) -> list[dict[str, float]]:
-    """Return the parameters of a study, each part of which a process of its own searches."""
+    """Return the parameters of all trials of a study that is continued by a new sampler after each of `lengths` trials."""
     for length in lengths:
         storage = JournalStorage(JournalFileBackend(str(file)))
         study = optuna.create_study(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import shutil
@@ -17,6 +18,7 @@ from sweeping import add_faulty_model, summaries, sweep_folder
 from dltrain.config.compose import open_catalogue, open_hydra
 from dltrain.config.door import Rights, shipped_targets
 from dltrain.errors import UserError
+from dltrain.storage import manifest
 from dltrain.sweep.backends import memory, pool
 from dltrain.sweep.backends.slots import Slot, gpus_for, num_slots, slots_of
 from dltrain.sweep.plan.composer import Composer
@@ -224,6 +226,44 @@ def test_reuse_takes_over_nothing_of_somebody_else_on_other_data_of_the_same_nam
         assert [("reused" in job) for job in summaries(again).values()] == [reused] * 2
         told = "was trained on other data (other samples, or the same in another order), so that its job is not taken over"
         assert (told in capfd.readouterr().err) != reused
+
+
+@pytest.mark.ci
+def test_tables_with_the_features_of_two_source_runs_are_no_changed_data(workdir, dltrain, train, capfd):
+    """Whose weights are loaded decides which features a table has; a damaged record of somebody else ends no sweep."""
+
+    def write(name, colors):
+        rows = [f"{i * 7 % 11},{colors[i % len(colors)]},{'ab'[i * 7 % 11 > 5]}" for i in range(90)]
+        (workdir / name).write_text("\n".join(["x,color,kind", *rows]) + "\n")
+
+    common = ("dataset=csv", "dataset.target=kind", "model=linear", "steps=2")
+    sources = []
+    for name, colors in (
+        ("one.csv", ["red", "blue"]),
+        ("two.csv", ["red", "blue", ""]),
+        ("new.csv", ["red", "blue"]),
+    ):
+        write(name, colors)
+        sources.append(train(*common, f"dataset.path={name}", "output=elsewhere").path)
+    axis = f"initializer.path={sources[0]},{sources[1]}"
+    command = ("-m", *common, "dataset.path=new.csv", "initializer=pretrained", axis, "sweep.jobs=1")
+    assert dltrain(*command) == 0
+    first = sweep_folder(workdir)
+    sizes = [json.loads((job_at(first, n) / "data.json").read_text())["input_shape"] for n in (0, 1)]
+    assert sizes[0] != sizes[1] and "were changed" not in capfd.readouterr().out
+    assert dltrain(*command, "name=again", "sweep.reuse=true") == 0
+    (again,) = workdir.glob("outputs/again/*")
+    assert ["reused" in job for job in summaries(again).values()] == [True, True]
+
+    theirs = job_at(first, 0)
+    for run in (theirs, job_at(again, 0)):
+        (run / "data.json").write_text("{")
+        manifest.write(run, manifest.covered(run))
+    capfd.readouterr()
+    assert dltrain(*command, "name=third", "sweep.reuse=true") == 0
+    (third,) = workdir.glob("outputs/third/*")
+    assert ["reused" in job for job in summaries(third).values()] == [False, True]
+    assert "data.json cannot be read" in capfd.readouterr().err
 
 
 def test_reuse_takes_over_nothing_that_other_code_trained(workdir, dltrain, capfd):

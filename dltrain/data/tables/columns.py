@@ -449,11 +449,11 @@ class Columns:
         return replace(found, format=replace(found.format, zoned=text.has_zone(texts)))
 
     def _note_offsets(self, name: str, offsets: Sequence[str]) -> None:
-        """Note that times are local, with offsets or a zone: their parts are those of UTC, which are others."""
+        """Note that times have an offset from UTC or a time zone: they are converted to UTC, which changes hour, weekday and day."""
         if offsets:
             self.word_notes[name] = (
-                f"zone     {name}: times with {some(offsets, 3)} are taken in UTC, and hour, weekday and day are those of UTC; as they are written: "
-                "leave the offset out of the file"
+                f"zone     {name}: times with {some(offsets, 3)} are converted to UTC, and so are their hour, weekday and day; to keep the local "
+                "ones, remove the offset from the file"
             )
 
     def _dates_of(self, name: str, coded: Coded, present: Flags, formats: list[str]) -> Column | None:

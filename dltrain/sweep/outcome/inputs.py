@@ -36,7 +36,8 @@ def _inputs_of(member: Member) -> Iterator[tuple[str, Any]]:
         keys = {
             key: value
             for key, value in config.items()
-            if key.partition(".")[0] in ("dataset", "folds", "fold")
+            # a table has the features of the run whose weights are loaded
+            if key.partition(".")[0] in ("dataset", "folds", "fold") or key == "initializer.path"
         }
         if config.get("dataset.bootstrap"):
             keys["seed"] = config.get("seed")

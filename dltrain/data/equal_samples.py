@@ -10,7 +10,7 @@ from torch import Tensor
 from dltrain.data.raw import TEST, TRAIN, VAL, RawData
 from dltrain.text import counted
 
-# equal samples by chance, such as a flower measured twice, are no leak
+# fraction of the smaller split: equal samples by chance, such as a flower measured twice, are no leak
 BY_CHANCE = 0.01
 AT_ONCE = 65_536  # rows whose sums are taken together
 
@@ -18,8 +18,8 @@ AT_ONCE = 65_536  # rows whose sums are taken together
 def copies_note(raw: RawData, positions: Sequence[Tensor]) -> tuple[str, ...]:
     """Return a line on the rows of val and test that are equal to rows of training in all inputs and the target.
 
-    Of rows in splits that the data give, as by another file, and more than one and 1 % of the smaller split: to divide a table
-    anew is this program's choice, which `dltrain check` looks at.
+    Only for splits that the data define, such as a separate test file, and only above `most_by_chance`. `dltrain check` compares
+    the splits that this program draws.
     """
     rows = raw.samples
     if raw.split is None or not isinstance(rows, Tensor) or rows.ndim != 2:
@@ -27,7 +27,7 @@ def copies_note(raw: RawData, positions: Sequence[Tensor]) -> tuple[str, ...]:
     found = []
     for name, split in (("val", VAL), ("test", TEST)):
         count = copies(rows, raw.targets, positions[TRAIN], positions[split])
-        if count > max(1, BY_CHANCE * min(len(positions[TRAIN]), len(positions[split]))):
+        if count > most_by_chance(len(positions[TRAIN]), len(positions[split])):
             found.append(f"{count:,} of the {counted(len(positions[split]), f'{name} sample')}")
     if not found:
         return ()
@@ -36,10 +36,15 @@ def copies_note(raw: RawData, positions: Sequence[Tensor]) -> tuple[str, ...]:
     )
 
 
-def copies(rows: Tensor, targets: Tensor, known: Tensor, asked: Tensor) -> int:
-    """Return how many of the samples at `asked` (M,) are equal to one at `known` (N,), by bits of rows (·, F) and targets.
+def most_by_chance(one: int, other: int) -> float:
+    """Return up to how many equal samples two splits of these sizes may have."""
+    return max(1, BY_CHANCE * min(one, other))
 
-    Equal sums of products with fixed numbers come first, which costs a sort; only rows with an equal one are compared in full.
+
+def copies(rows: Tensor, targets: Tensor, known: Tensor, asked: Tensor) -> int:
+    """Return how many samples at `asked` (M,) are equal to one at `known` (N,) in all bits of rows (·, F) and targets.
+
+    Hashes of the rows, sums of products with fixed numbers, are compared first; only rows with equal hashes are compared in full.
     """
     targets = targets.reshape(len(targets), -1)
     sums = torch.cat([_sums(*part) for part in zip(rows.split(AT_ONCE), targets.split(AT_ONCE), strict=True)])

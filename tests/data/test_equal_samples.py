@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from dltrain.data.copies import copies
+from dltrain.data.equal_samples import copies
 from dltrain.data.prepare import prepare
 from dltrain.data.table import csv
 
@@ -78,6 +78,6 @@ def test_rows_of_training_that_are_cut_off_for_a_test_split_are_told(tmp_path):
     (note,), left = notes(0.1)
     assert left == 144
     assert note == (
-        "splits   the data give no test split: 16 samples that they give to train are cut off for one; to train on them: dataset.test_fraction=0"
+        "splits   the data define no test split, so that 16 samples of their train split are taken for one; to train on them: dataset.test_fraction=0"
     )
     assert notes(0.0) == ([], 160)

@@ -41,7 +41,12 @@ def replace_by(file: Path, parts: Iterable[bytes]) -> None:
 
 
 def clear_temporary(folder: Path) -> None:
-    """Remove half-written files of a process that was killed; only the holder of the folder's lock may do so."""
+    """Remove half-written files of a process that was killed; only the holder of the folder's lock may do so.
+
+    A folder that is a link is left as it is.
+    """
+    if folder.is_symlink():
+        return
     for file in folder.glob(".*.tmp"):
         # tags have a lock of their own
         if file.is_file() and not file.name.startswith(".tags.json."):

@@ -70,8 +70,8 @@ class RunFolder:
         self._failure: Exception | None = None
         self._synced: dict[Path, tuple[int, ...]] = {}
         self._lock = Lock(path)
-        clear_temporary(path)
-        clear_temporary(self.checkpoints)
+        for folder in (path, self.checkpoints, path / ".hydra"):
+            clear_temporary(folder)
 
     def close(self) -> None:
         """Release the folder when the last checkpoint is written."""

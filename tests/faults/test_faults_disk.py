@@ -101,6 +101,26 @@ def test_older_ones_are_removed_after_the_newer_is_on_the_disk(tmp_path, tape):
     assert tape.place("unlink", "manifest.json") < tape.place("rmtree", "step-00000001")
 
 
+def test_half_written_files_of_a_killed_process_are_removed_from_each_folder_of_a_run(tmp_path):
+    """Not through a link, as a folder of somebody else may hold, and not those of tags, which have a lock of their own."""
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    left = [
+        run / ".summary.json.1a.tmp",
+        run / "checkpoints" / ".best.safetensors.tmp",
+        run / ".hydra" / ".config.yaml.1a.tmp",
+    ]
+    kept = [run / ".tags.json.1a.tmp", elsewhere / ".mine.tmp"]
+    for file in (*left, *kept):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("half")
+    run_folder.RunFolder(run, 2, {}).close()
+    assert [file for file in (*left, *kept) if file.exists()] == kept
+    (run / ".hydra").rmdir()
+    (run / ".hydra").symlink_to(elsewhere)
+    run_folder.RunFolder(run, 2, {}).close()
+    assert all(file.exists() for file in kept)
+
+
 def test_rows_and_summary_are_on_the_disk_before_the_checkpoint(tmp_path, tape):
     folder = run_folder.RunFolder(tmp_path, 2, {})
     folder.append_row({"epoch": 1.0, "step": 3.0})

@@ -129,7 +129,7 @@ def sweep(*words: str, config_dir: str | Path | None = None, **knobs: object) ->
     >>> found.best.config.lr  # doctest: +SKIP
     0.1
     """
-    from dltrain.config.python_values import axis_texts
+    from dltrain.config.python_values import axis_texts, lists_as_axes
     from dltrain.run.hosting import hosted
 
     folders: list[Path] = []
@@ -142,7 +142,8 @@ def sweep(*words: str, config_dir: str | Path | None = None, **knobs: object) ->
         place = _folder(config_dir)
         catalogue = open_catalogue(place)
         source = Source(catalogue, open_hydra(catalogue), place)
-        code = run_sweep(texts, source, shlex.join(["dltrain", "-m", *texts]), folders.append)
+        with lists_as_axes(knobs):
+            code = run_sweep(texts, source, shlex.join(["dltrain", "-m", *texts]), folders.append)
         if code == INTERRUPTED:
             raise KeyboardInterrupt(
                 f"the sweep was interrupted; what is done is kept. The same call goes on, or: {typed('-m', assigned('sweep.resume', folders[0]))}"

@@ -710,6 +710,16 @@ def test_a_tuple_is_one_value_and_a_nested_list_an_axis_of_lists():
     assert [r.config.optimizer.betas for r in swept] == [[0.8, 0.9]] * 2
 
 
+def test_a_list_where_a_sweep_needs_a_tuple_is_refused_with_a_cure_that_works():
+    """The message was that of the command line, and named what was typed."""
+    for given, wanted in (([16], "(16,)"), ([16, 8], "(16, 8)")):
+        with pytest.raises(errors.UserError, match="a list gives the values of an axis") as error:
+            api.sweep(lr=[0.1, 0.01], **BRIEF, **{"model.hidden": given})
+        assert f"Write model.hidden={wanted} " in str(error.value)
+    swept = api.sweep(lr=[0.1, 0.01], **BRIEF, **{"model.hidden": (16,)})
+    assert [r.config.model.hidden for r in swept] == [[16]] * 2
+
+
 def test_compare_shows_in_what_runs_differ():
     runs = [
         api.train(optimizer="sgd", lr=0.1, name="a", **BRIEF),

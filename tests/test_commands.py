@@ -95,6 +95,23 @@ def test_rerun_with_a_changed_key_is_the_run_with_that_key(dltrain, train, workd
     assert_equal(again.best_weights, wanted.best_weights)
 
 
+def test_rerun_of_a_job_says_that_the_test_split_is_not_scored(dltrain, workdir, capsys):
+    """A sweep sets evaluation.test=false for its jobs, and nothing said so."""
+    assert dltrain("-m", "model=linear", "epochs=1", "lr=0.1,0.01") == 0
+    job = next(workdir.glob("outputs/*/*/0-*"))
+    for changes, is_told in (
+        ([], True),
+        (["evaluation.test=true"], False),
+        (["evaluation.test=false"], False),
+    ):
+        capsys.readouterr()
+        assert dltrain("rerun", job, *changes) == 0
+        said = "".join(capsys.readouterr())
+        assert ("with evaluation.test=true" in said) == is_told
+        newest = max(workdir.glob("outputs/*/*/summary.json"), key=lambda file: file.stat().st_mtime_ns)
+        assert bool(json.loads(newest.read_text())["test"]) == ("evaluation.test=true" in changes)
+
+
 def test_rerun_takes_steps_in_place_of_epochs(dltrain, train, workdir):
     run = train("epochs=2")
     before = run_folders(workdir)

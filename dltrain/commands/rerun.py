@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 from dltrain.commands import STARTED
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
@@ -10,9 +12,10 @@ from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.data_files import check_beside
 from dltrain.config.door import door_for_saved
-from dltrain.config.schema import run_name
+from dltrain.config.keys import keys_of
+from dltrain.config.schema import Config, run_name
 from dltrain.errors import UserError, typed
-from dltrain.storage.folder_names import check_place, new_folder
+from dltrain.storage.folder_names import SWEEP_RECORD, check_place, new_folder
 from dltrain.text import say
 
 
@@ -49,7 +52,17 @@ def run(arguments: list[str]) -> int:
             )
     if changed := weights_changed(config, paths[0]):
         say(f"{changed}; this run begins with the present ones")
+    if is_unscored_job(paths[0], config, overrides) and built.parts.test is not None:
+        say(
+            "evaluation.test=false is that of the sweep: this run is not scored on the test split, and is with evaluation.test=true"
+        )
     folder = new_folder(config.output, run_name(config))
     with logging_to(folder):
         experiment.run(built, folder)
     return 0
+
+
+def is_unscored_job(run: Path, config: Config, overrides: Iterable[str]) -> bool:
+    """Return whether a run is a job of a sweep, which sets evaluation.test=false for its jobs, and no override sets it."""
+    is_job = (run.absolute().parent / SWEEP_RECORD).is_file()
+    return is_job and not config.evaluation.test and "evaluation.test" not in keys_of(overrides)

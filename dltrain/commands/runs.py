@@ -30,7 +30,7 @@ from dltrain.errors import CheckpointProblem, UserError, typed
 from dltrain.screen.table import cell, is_colored, lines, one_line, styled, terminal_width, write
 from dltrain.storage import query
 from dltrain.storage.folder_names import OUTPUT, is_run
-from dltrain.storage.index import Index
+from dltrain.storage.index import Index, no_garbage
 from dltrain.storage.shelves import shelf_of
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class Listing:
         return {"folder": str(self.root), "matching": self.matching, "runs": found}
 
 
+@no_garbage()
 def run(arguments: list[str]) -> int:
     """Print the table."""
     valued = {"--sort": "KEY", "--columns": "a,b,c", "--limit": "N"}

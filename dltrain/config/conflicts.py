@@ -435,95 +435,121 @@ def leads_outside(name: object) -> bool:
     return path.is_absolute() or ".." in path.parts or not str(path).isprintable()
 
 
-def idle(key: str, unused: Callable[[Node], Any], why: str) -> tuple[str, Contradiction]:
-    """Return the refusal of a key that is given and not null, where nothing reads it; `why` includes the cure."""
-    return key, Contradiction(
-        lambda c, w: value(c, key) is not None and bool(unused(c)),
-        f"`{key}` has no effect {why}, or leave {key} out.",
-    )
+@dataclass(frozen=True)
+class Idle:
+    """A key that nothing reads where `unused` holds for the configuration, of which `why` and `cure` are formatted."""
+
+    key: str
+    unused: Callable[[Node], Any]
+    why: str
+    cure: str
+
+    def occurs(self, plain: Node) -> bool:
+        return value(plain, self.key) is not None and bool(self.unused(plain))
+
+    def refusal(self, plain: Node) -> str:
+        """Return the message for a key of the command line, with both ways out."""
+        text = f"`{self.key}` has no effect {self.why}. Add {self.cure}, or leave {self.key} out."
+        return text.format(**plain)
+
+    def remark(self, plain: Node) -> str:
+        """Return the line for a key that a file sets."""
+        return f"{self.key}={written(value(plain, self.key))} has no effect {self.why.format(**plain)}"
 
 
-# keys that are refused where the command line gives them and nothing reads them; files may state a default
-IDLE: tuple[tuple[str, Contradiction], ...] = (
-    idle(
+# keys that are refused where the command line gives them and nothing reads them; those that a file sets are told
+IDLE = (
+    Idle(
         "dataset.resize",
         lambda c: not value(c, "dataset.image_size"),
-        "without dataset.image_size. Add dataset.image_size=224",
+        "without dataset.image_size",
+        "dataset.image_size=224",
     ),
-    idle(
+    Idle(
         "dataset.val_fraction",
         lambda c: c["folds"] is not None,
-        "beside folds={folds}, whose folds validate in turn. Add folds=null fold=null",
+        "beside folds={folds}, whose folds validate in turn",
+        "folds=null fold=null",
     ),
-    idle(
+    Idle(
         "parameters.decay_all",
         lambda c: value(c, "parameters.decay_all") and not value(c, "optimizer.weight_decay"),
-        "without optimizer.weight_decay. Add optimizer.weight_decay=1e-4",
+        "without optimizer.weight_decay",
+        "optimizer.weight_decay=1e-4",
     ),
-    idle(
+    Idle(
         "optimizer.momentum",
         lambda c: value(c, "momentum_schedule._target_"),
-        "beside a momentum_schedule, which sets the momentum of each step. Add momentum_schedule=none",
+        "beside a momentum_schedule, which sets the momentum of each step",
+        "momentum_schedule=none",
     ),
-    idle(
+    Idle(
         "optimizer.betas",
         # β₂ acts; 0.9 is the default of β₁, which has to be typed with it
         lambda c: value(c, "momentum_schedule._target_") and value(c, "optimizer.betas")[0] != 0.9,
-        "on β₁ beside a momentum_schedule, which sets it in each step. Add momentum_schedule=none",
+        "on β₁ beside a momentum_schedule, which sets it in each step",
+        "momentum_schedule=none",
     ),
-    idle(
+    Idle(
         "optimizer.eps",
         lambda c: value(c, "optimizer.form") == "sgd",
-        "with optimizer.form=sgd, which divides by no second moments. Add optimizer.form=adamw",
+        "with optimizer.form=sgd, which divides by no second moments",
+        "optimizer.form=adamw",
     ),
-    idle(
+    Idle(
         "optimizer.betas",
         # β₁ acts; 0.999 is the default of β₂, which has to be typed with it
         lambda c: value(c, "optimizer.form") == "sgd" and value(c, "optimizer.betas")[1] != 0.999,
-        "on β₂ with optimizer.form=sgd, which has no second moments. Add optimizer.form=adamw",
+        "on β₂ with optimizer.form=sgd, which has no second moments",
+        "optimizer.form=adamw",
     ),
-    idle(
+    Idle(
         "regularization.gradient_clipping.eps",
         lambda c: value(c, "regularization.gradient_clipping.mode") != "adaptive",
-        "with regularization.gradient_clipping.mode={regularization[gradient_clipping][mode]}. Add "
+        "with regularization.gradient_clipping.mode={regularization[gradient_clipping][mode]}",
         "regularization.gradient_clipping.mode=adaptive",
     ),
     *(
-        idle(
+        Idle(
             f"{node}.k",
             lambda c, node=node: value(c, f"{node}.alpha") == 1,  # type: ignore[misc]
-            f"with {node}.alpha=1, where the slow weights are the fast ones. Add {node}.alpha=0.5",
+            f"with {node}.alpha=1, where the slow weights are the fast ones",
+            f"{node}.alpha=0.5",
         )
         for node in ("wrap.lookahead", "optimizer")
     ),
     *(
-        idle(
+        Idle(
             f"{group}.{key}",
             lambda c, group=group: value(c, f"{group}.cycles") == 1,  # type: ignore[misc]
-            f"with {group}.cycles=1. Add {group}.cycles=2",
+            f"with {group}.cycles=1",
+            f"{group}.cycles=2",
         )
         for group in ("schedule", "momentum_schedule", "penalty_schedule")
         for key in ("growth", "shrink")
     ),
-    idle(
+    Idle(
         "shuffle",
         # micro-batches differ by the order
         lambda c: c["batch_size"] == "full" and c["shuffle"] in ("once", "never") and c["accumulate"] == 1,
-        "with batch_size=full, where each step takes all samples. Add batch_size=64",
+        "with batch_size=full, where each step takes all samples",
+        "batch_size=64",
     ),
     *(
-        idle(
+        Idle(
             f"{group}.every_epochs",
             lambda c, group=group: value(c, f"{group}.every_steps"),  # type: ignore[misc]
-            f"beside {group}.every_steps={{{group}[every_steps]}}. Add {group}.every_steps=null",
+            f"beside {group}.every_steps={{{group}[every_steps]}}",
+            f"{group}.every_steps=null",
         )
         for group in ("schedule", "momentum_schedule", "penalty_schedule")
     ),
     *(
-        idle(
+        Idle(
             f"{node}.every_epochs",
             lambda c, node=node: value(c, f"{node}.every_steps"),  # type: ignore[misc]
-            f"beside {node}.every_steps={{{node}[every_steps]}}. Add {node}.every_steps=null",
+            f"beside {node}.every_steps={{{node}[every_steps]}}",
+            f"{node}.every_steps=null",
         )
         for node in ("evaluation", "checkpoint")
     ),

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from dltrain.config.groups import BY_NAME
@@ -37,6 +38,22 @@ def axis_texts(words: tuple[Any, ...], knobs: Mapping[str, Any]) -> list[str]:
             raise UserError(f"`{key}` is an empty list, and an axis needs values. Write {key}=[a, b]")
         texts.append(f"{key}={','.join(_text(key, item, _quoted) for item in values)}")
     return texts
+
+
+@contextmanager
+def lists_as_axes(knobs: Mapping[str, Any]) -> Iterator[None]:
+    """Replace the cure of a refused key that was given a list, whose items are the values of an axis, by a tuple."""
+    try:
+        yield
+    except UserError as error:
+        for key, value in knobs.items():
+            refusal, wants, _ = str(error).partition(f". Write {key}=[")
+            if isinstance(value, list) and wants and refusal.startswith(f"`{key}` is "):
+                raise UserError(
+                    f"{refusal}. In dltrain.sweep a list gives the values of an axis. Write {key}={tuple(value)!r} for one "
+                    "value that is a list, and a list of such tuples for several"
+                ) from None
+        raise
 
 
 def change_texts(words: tuple[Any, ...], knobs: Mapping[str, Any]) -> list[str]:

@@ -232,7 +232,7 @@ class Config(Knobs):
 
     `words` are the chosen words by group, a list for the groups that take several. `plain` is the same configuration as
     nested plain data, as it is saved. `secrets` maps the dotted path of each value from the environment to the expression that
-    reads it, `${oc.env:…}` or a list with such texts.
+    reads it, `${oc.env:…}` or a list with such texts. `idle` are remarks on keys that files set and nothing reads.
     """
 
     log: Log = Log()
@@ -259,6 +259,7 @@ class Config(Knobs):
     words: dict[str, Any] = field(default_factory=dict)
     plain: Node = field(default_factory=dict)
     secrets: dict[str, Any] = field(default_factory=dict)
+    idle: tuple[str, ...] = ()
 
 
 NAMES = frozenset(f.name for f in fields(Config))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -62,9 +63,10 @@ def checked(
     check_lr_is_followed(plain, overrides)
     check_said_twice(plain, choices, catalogue)
     check_together(plain, choices, kept, catalogue.words["metrics"])
-    check_idle(plain, choices, overrides)
+    check_idle(plain, overrides)
     check_copies(plain["evaluation"].get("tta_words") or (), catalogue)
-    return to_config(plain, words_of(choices), secrets)
+    config = to_config(plain, words_of(choices), secrets)
+    return replace(config, idle=idle_remarks(plain, choices, catalogue))
 
 
 def check_said_twice(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> None:
@@ -311,12 +313,23 @@ def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue
         raise UserError(message)
 
 
-def check_idle(plain: Node, choices: dict[str, list[str]], overrides: list[str]) -> None:
+def check_idle(plain: Node, overrides: list[str]) -> None:
     """Refuse keys of the command line that nothing reads beside the other values."""
     given = keys_of(overrides)
-    for key, idle in IDLE:
-        if key in given and idle.occurs(plain, choices):
-            raise UserError(idle.message.format(**plain))
+    for idle in IDLE:
+        if idle.key in given and idle.occurs(plain):
+            raise UserError(idle.refusal(plain))
+
+
+def idle_remarks(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> tuple[str, ...]:
+    """Return a line for each key that a file gives another value than the default, and that nothing reads beside the others."""
+    found = [idle for idle in IDLE if idle.occurs(plain)]
+    known = catalogue.params(choices) if found else {}
+    return tuple(
+        idle.remark(plain)
+        for idle in found
+        if idle.key in known and known[idle.key].value != at(plain, idle.key)
+    )
 
 
 def check_copies(words: Iterable[str], catalogue: Catalogue) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.exact import check_precision, quantities
 from dltrain.data.packed import most_unpacked
+from dltrain.data.pixels import colors_are_last
 from dltrain.data.raw import RawData
 from dltrain.data.spec import Task
 from dltrain.declare import declares
@@ -27,7 +28,6 @@ Array = NDArray[Any]
 # up to so many different whole numbers, saved as floats, may be classes
 _FEW_NUMBERS = 20
 # possible lengths of the color axis
-_COLORS = (1, 3, 4)
 
 
 @declares(gives={"samples", "classes if task=classification", "quantities if task=regression"})
@@ -147,14 +147,10 @@ def as_inputs(array: Array, channels: str) -> Tensor:
     tensor = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
     if tensor.ndim == 3:
         return tensor[:, None]
-    if tensor.ndim == 4 and (channels == "last" or (channels == "auto" and _colors_are_last(array.shape))):
+    if tensor.ndim == 4 and (channels == "last" or (channels == "auto" and colors_are_last(array.shape))):
         return tensor.permute(0, 3, 1, 2).contiguous()
     # bytes of a table are plain numbers and not divided by 255
     return tensor.float() if tensor.ndim == 2 else tensor
-
-
-def _colors_are_last(shape: tuple[int, ...]) -> bool:
-    return shape[3] in _COLORS and shape[1] not in _COLORS
 
 
 @dataclass(frozen=True)

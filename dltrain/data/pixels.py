@@ -6,6 +6,7 @@ No torch is imported.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +31,8 @@ MAX_SCANS = 100
 MODES = {"rgb": "RGB", "grey": "L"}
 # channels of each `color`
 COLORS = {"rgb": 3, "grey": 1}
+# lengths of an axis that holds the colors of an image
+_COLOR_AXES = (1, 3, 4)
 Resize = Literal["crop", "stretch", "pad"]
 # what is done, in its order, before "to 224×224"
 RESIZES: dict[str, str] = {
@@ -290,3 +293,12 @@ def _resized(image: Image, size: tuple[int, int], how: str) -> Image:
     functions: dict[str, Any] = {"crop": ImageOps.fit, "stretch": images.Image.resize, "pad": ImageOps.pad}
     resized: Image = functions[how](image, size, images.Resampling.BILINEAR)
     return resized
+
+
+def colors_are_last(shape: Sequence[int]) -> bool:
+    """Return whether a shape (…, H, W, C) has the axis of the colors at its end, and none of such a length before the pixels.
+
+    >>> colors_are_last((100, 32, 32, 3)), colors_are_last((3, 32, 32)), colors_are_last((1, 4, 4))
+    (True, False, False)
+    """
+    return shape[-1] in _COLOR_AXES and shape[-3] not in _COLOR_AXES

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from dltrain.data.errors import DataError
 from dltrain.data.exact import check_precision, plain_array, quantities
+from dltrain.data.pixels import colors_are_last
 from dltrain.data.raw import TEST, TRAIN, VAL, RawData, given_splits
 
 # splits by their number
@@ -39,7 +40,7 @@ def as_raw(found: Any) -> RawData:
     if isinstance(found, tuple | list) and found and all(isinstance(part, Dataset) for part in found):
         return _split(list(found))
     if isinstance(found, tuple) and len(found) == 2 and all(hasattr(part, "__array__") for part in found):
-        return _raw(_array(found[0]), plain_array(found[1]), ())
+        return _raw(_array(_colors_first(found[0])), plain_array(found[1]), ())
     raise DataError(
         f"the dataset is {_described(found)}; it must be a dltrain.data.raw.RawData, a torch Dataset with a length, a tuple of "
         "them (train, test) or (train, val, test), or a pair of arrays (inputs, targets)"
@@ -131,7 +132,7 @@ def _input(value: Any) -> Tensor:
     picture = hasattr(value, "getbands")
     if picture and array.ndim == 2:
         array = array[:, :, None]
-    if picture or (array.ndim == 3 and array.shape[2] in (1, 3, 4) and array.shape[0] not in (1, 3, 4)):
+    if picture or (array.ndim == 3 and colors_are_last(array.shape)):
         array = np.moveaxis(array, 2, 0)
     tensor = torch.from_numpy(np.array(array))
     return _numbers(tensor)
@@ -144,6 +145,24 @@ def _numbers(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.ndim == 1 else tensor.float()
 
 
+def _colors_first(values: Any) -> Any:
+    """Return inputs (N, ...) with the colors of images before their pixels; tensors, where that is usual, as they are."""
+    if isinstance(values, Tensor):
+        return values
+    array = plain_array(values)
+    return np.moveaxis(array, 3, 1) if array.ndim == 4 and colors_are_last(array.shape) else array
+
+
+def _layout(inputs: Tensor) -> tuple[str, ...]:
+    """Return a line on images whose last axis looks like that of the colors, and which are tensors, so that it is not moved."""
+    if inputs.ndim != 4 or not colors_are_last(inputs.shape):
+        return ()
+    _, channels, height, width = inputs.shape
+    return (
+        f"layout   the inputs are taken as {channels} channels of {height}×{width} pixels; if their colors are last: tensor.movedim(-1, 1)",
+    )
+
+
 def _array(values: Any) -> Tensor:
     """Return inputs (N, ...): bytes of images stay, all other numbers become float32."""
     tensor = values.cpu() if isinstance(values, Tensor) else torch.from_numpy(plain_array(values))
@@ -153,6 +172,7 @@ def _array(values: Any) -> Tensor:
 
 
 def _raw(inputs: Tensor, targets: Any, names: Sequence[str]) -> RawData:
+    layout = _layout(inputs)
     kind = targets.dtype.kind
     if kind == "f":
         return RawData(
@@ -160,7 +180,10 @@ def _raw(inputs: Tensor, targets: Any, names: Sequence[str]) -> RawData:
             quantities(targets),
             "regression",
             target_scale="unit",
-            notes=("task: regression, since the targets are floats; for classes, give whole numbers (N,)",),
+            notes=(
+                "task: regression, since the targets are floats; for classes, give whole numbers (N,)",
+                *layout,
+            ),
         )
     if kind not in "iubU" or targets.ndim != 1:
         raise DataError(
@@ -179,5 +202,5 @@ def _raw(inputs: Tensor, targets: Any, names: Sequence[str]) -> RawData:
     why = "text" if kind == "U" else "whole numbers; for quantities, give floats"
     note = f"task: classification, since the targets are {why}"
     return RawData(
-        inputs, torch.from_numpy(codes.astype(np.int64)), "classification", class_names, notes=(note,)
+        inputs, torch.from_numpy(codes.astype(np.int64)), "classification", class_names, notes=(note, *layout)
     )

@@ -126,6 +126,7 @@ def build(
         else None
     )
     names = target_names(splits.contract)
+    diagnostics = {word: door.build(node, f"diagnostics.{word}") for word, node in config.diagnostics.items()}
     parts = Parts(
         model=model,
         spec=replace(
@@ -133,11 +134,13 @@ def build(
             notes=(
                 *splits.spec.notes,
                 *unused,
+                *(f"unused   {text}" for text in config.idle),
                 *getattr(loss, "notes", ()),
                 *seen_before(config, splits.contract),
                 *unobserved(config, order, plan),
                 *one_left(config, order, plan),
                 *beyond(config, door, plan),
+                *larger(diagnostics, len(splits.train)),
                 *repeated_terms(config, rules.terms),
                 *note,
                 *zero_notes(chosen, splits.spec, targets),
@@ -175,9 +178,7 @@ def build(
             plan.steps_per_epoch,
         ),
         loaded=loaded,
-        diagnostics={
-            word: door.build(node, f"diagnostics.{word}") for word, node in config.diagnostics.items()
-        },
+        diagnostics=diagnostics,
         measures=objects,
     )
     check_metrics(parts)
@@ -522,6 +523,15 @@ def beyond(config: Config, door: Door, plan: Plan) -> tuple[str, ...]:
         for key, value in keys.items()
         if value and value > total
     )
+
+
+def larger(diagnostics: Mapping[str, Any], count: int) -> Iterator[str]:
+    """Yield a line for each diagnostic with batch `sizes` that are more than all training samples, and are not measured."""
+    for word, diagnostic in diagnostics.items():
+        sizes = [f"{size:,}" for size in getattr(diagnostic, "sizes", ()) if size > count]
+        if sizes:
+            are = "is" if len(sizes) == 1 else "are"
+            yield f"unused   diagnostics.{word}.sizes: {', '.join(sizes)} {are} more than the {count:,} training samples"
 
 
 def build_schedule(config: Config, door: Door, group: str, plan: Plan) -> Schedule | None:

@@ -35,6 +35,9 @@ from dltrain.run.weights import best_weights, load_best, load_weights
 from dltrain.storage.run_folder import checked_statistics, read_contract
 from dltrain.training.forward import keep_head_in_float32
 
+# notes on what the training has a rule for; all others are warnings
+_USUAL = ("missing", "unused")
+
 
 @dataclass(frozen=True, repr=False)
 class Predictions:
@@ -170,7 +173,7 @@ class Predictor:
         found = self.predict(samples, batch_size)
         check_some([found])
         for note in found.notes:
-            if note.startswith(("unseen", "scale", "the probabilities")):
+            if not note.startswith(_USUAL):
                 warnings.warn(note, stacklevel=3)
         return found
 

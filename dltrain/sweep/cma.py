@@ -17,6 +17,10 @@ MOST_SAMPLES = 100_000  # of a generation
 _COMPRESSED = "_c_1d"
 # eigenvectors and eigenvalues, None before the first draw
 _DRAWN = ("_B", "_D")
+# of the box in which Optuna searches, whose sides are 1
+_BOUNDS = "_bounds"
+# of a step size or a mean, as cmaes itself limits them: squares stay finite
+LARGEST = 1e32
 # memory for later generations, not initialized yet
 _AHEAD = ("_funhist_values",)
 # number of generations; all other integers follow from the dimension
@@ -41,7 +45,7 @@ class PlainCma(samplers.CmaEsSampler):
             if parts:
                 try:
                     return optimizer_of(self._concat_optimizer_attrs(parts))
-                except (ValueError, KeyError) as error:
+                except (ValueError, KeyError, TypeError) as error:
                     raise CheckpointProblem(
                         f"study.log holds no state of sweep=cmaes at trial {trial.number} ({str(error)[:80]}), or one of an earlier version, "
                         "so what the search has learned is unknown.\nBegin a new sweep: sweep.fresh=true"
@@ -68,7 +72,7 @@ def optimizer_of(text: str) -> Any:
     try:
         state = json.loads(text)
         size, samples = len(state["_mean"]), state["_popsize"]
-        whole = type(samples) is int and 2 <= samples <= MOST_SAMPLES
+        whole = size > 0 and type(samples) is int and 2 <= samples <= MOST_SAMPLES
         # before a matrix of that size is made
         if not whole or len(state[_COMPRESSED]) != size * (size + 1) // 2:
             raise ValueError("its sizes do not agree")
@@ -80,7 +84,7 @@ def optimizer_of(text: str) -> Any:
             n_max_resampling=10 * size,
         )
         found = _checked(state, like.__getstate__())
-    except (KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError, RecursionError, OverflowError) as error:
         raise ValueError(f"it is no state of a search ({error!r})") from None
     like.__setstate__(found)
     return like
@@ -100,8 +104,11 @@ def _value(name: str, value: Any, wanted: Any) -> Any:
         array = np.array(value, dtype=np.float64)
         if wanted is not None and array.shape != wanted.shape:
             raise ValueError(f"{name} has another shape")
-        if name not in _AHEAD and not np.isfinite(array).all():
-            raise ValueError(f"{name} is not finite")
+        # NaN is not below it
+        if name not in _AHEAD and not (np.abs(array) <= LARGEST).all():
+            raise ValueError(f"{name} is not finite, or beyond {LARGEST:g}")
+        if name == _BOUNDS and not np.array_equal(array, wanted):
+            raise ValueError(f"{name} are not 0 and 1")
         return array
     if name in _COUNTS:
         if type(value) is not int or value < 0:
@@ -111,4 +118,6 @@ def _value(name: str, value: Any, wanted: Any) -> Any:
         if value is not wanted and (type(value) is not int or value != wanted):
             raise ValueError(f"{name} is not {wanted}")
         return wanted
+    if type(value) not in (int, float) or not 0 <= value <= LARGEST:
+        raise ValueError(f"{name} is no number from 0 to {LARGEST:g}")
     return float(value)

@@ -7,9 +7,12 @@ import shlex
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from dltrain.config import saved
-from dltrain.config.compose import open_catalogue
+from dltrain.config.compose import compose, open_catalogue, open_hydra
+from dltrain.config.groups import GROUPS
+from dltrain.config.validation import validate
 from dltrain.data.splits import bootstrapped, hashed_order
 from dltrain.errors import UserError
 
@@ -33,7 +36,7 @@ IDLE = {
     "batch_size=full shuffle=never": "has no effect with batch_size=full",
     "schedule=step schedule.every_steps=5 schedule.every_epochs=2": "has no effect beside schedule.every_steps=5",
     "regularization=[l2] penalty_schedule=step penalty_schedule.every_steps=5 penalty_schedule.every_epochs=2": "has no effect beside",
-    "dataset=image_folder dataset.root=pictures dataset.resize=crop": "has no effect without dataset.image_size",
+    "dataset=image_folder dataset.root=pictures dataset.resize=stretch": "has no effect without dataset.image_size",
 }
 
 
@@ -95,10 +98,35 @@ def test_what_has_no_effect_beside_another_choice(dltrain, workdir, capsys, type
     assert dltrain("augmentation=[flip,alternating_flip]", "augmentation.flip.p=0", "--cfg", "job") == 0
 
 
-def test_a_file_may_state_the_defaults(dltrain, workdir, capsys):
+@pytest.mark.parametrize("typed", IDLE, ids=IDLE)
+def test_a_key_of_a_recipe_that_nothing_reads_is_told(workdir, typed):
+    """What the command line refuses, a file may state, since the key that makes it idle may be typed beside it."""
+    words = [text for text in typed.split() if text.partition("=")[0] in GROUPS]
+    keys = [text for text in typed.split() if text not in words]
+    (workdir / "conf" / "experiment").mkdir(parents=True)
+    (workdir / "conf/experiment/mine.yaml").write_text(OmegaConf.to_yaml(OmegaConf.from_dotlist(keys)))
+    catalogue = open_catalogue()
+    config = validate(compose(["experiment=mine", *words], catalogue, open_hydra(catalogue)))
+    (remark,) = config.idle
+    key, _, text = keys[-1].partition("=")
+    assert re.match(rf"{re.escape(key)}={re.escape(text)} .*{IDLE[typed]}", remark.replace(", ", ","))
+
+
+def test_the_header_names_a_key_of_a_recipe_that_nothing_reads(dltrain, workdir, capsys):
+    (workdir / "conf" / "experiment").mkdir(parents=True)
+    (workdir / "conf/experiment/mine.yaml").write_text(
+        "evaluation: {every_epochs: 2}\nmodel: {hidden: [4]}\n"
+    )
+    assert dltrain("experiment=mine", "evaluation.every_steps=4", "epochs=1") == 0
+    line = "unused   evaluation.every_epochs=2 has no effect beside evaluation.every_steps=4"
+    assert line in capsys.readouterr().out
+
+
+def test_a_file_may_state_the_defaults(workdir):
     (workdir / "conf" / "experiment").mkdir(parents=True)
     (workdir / "conf/experiment/mine.yaml").write_text("evaluation: {every_epochs: 1, every_steps: 4}\n")
-    assert dltrain("experiment=mine", "--cfg", "job") == 0
+    catalogue = open_catalogue()
+    assert validate(compose(["experiment=mine"], catalogue, open_hydra(catalogue))).idle == ()
 
 
 TWICE = {

@@ -55,6 +55,28 @@ def test_every_form_holds_the_same_rows(form):
     )
 
 
+LAST = {
+    "array": (lambda: PIXELS, True),
+    "tensor": (lambda: torch.from_numpy(PIXELS), False),
+    "floats": (lambda: PIXELS / 255, True),
+}
+
+
+@pytest.mark.parametrize("values, moved", LAST.values(), ids=LAST)
+def test_colors_at_the_end_of_a_pair_are_moved_or_named(values, moved):
+    """As arrays in items are, and those of an npz: 12×12×3 trained on images with 12 channels, without a word."""
+    pair = as_raw((values(), CLASSES.numpy()))
+    wanted = torch.as_tensor(values()).float()
+    assert pair.inputs.float().equal(wanted.movedim(-1, 1) if moved else wanted)
+    told = "layout   the inputs are taken as 5 channels of 4×3 pixels; if their colors are last: tensor.movedim(-1, 1)"
+    assert (told in pair.notes) is not moved
+    if not moved:
+        for dataset in (TensorDataset(values(), CLASSES), Items(lambda i: (values()[i], int(CLASSES[i])))):
+            raw = as_raw(dataset)
+            assert told in raw.notes and raw.inputs.float().equal(wanted)
+        assert not any("layout" in note for note in as_raw((values().movedim(-1, 1), CLASSES)).notes)
+
+
 @pytest.mark.parametrize(
     "picture",
     [Image.fromarray, lambda pixels: pixels, lambda pixels: torch.from_numpy(pixels).permute(2, 0, 1)],

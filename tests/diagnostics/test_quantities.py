@@ -254,6 +254,12 @@ def test_batch_noise_equals_a_loop_over_batches():
         )
 
 
+def test_the_header_names_sizes_that_are_more_than_all_samples(dltrain, workdir, capsys):
+    assert dltrain("dataset=iris", "model=linear", "diagnostics=[batch_noise]", "epochs=1") == 0
+    line = "unused   diagnostics.batch_noise.sizes: 128 is more than the 108 training samples"
+    assert line in capsys.readouterr().out
+
+
 def test_noise_scale_is_that_of_known_noise():
     """Gradients x of mean m and covariance s² I in d dimensions: tr Σ / ‖m‖² = d s² / ‖m‖²."""
     torch.manual_seed(0)

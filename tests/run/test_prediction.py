@@ -254,6 +254,25 @@ def test_an_unseen_level_is_a_warning(kinds):
     assert any("mauve" in note for note in found.notes)
 
 
+def test_what_predict_prints_is_a_warning(kinds, dltrain, capsys, tmp_path):
+    """A list of words that are warnings lacked those of a column without a known level, and of zones."""
+    rows = [row | {"color": (row["color"] or "none").upper()} for row in NEW]
+    file = tmp_path / "rows.csv"
+    with open(file, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, NEW[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for data in (rows, str(file)):
+        with pytest.warns(UserWarning, match="foreign  color: no value") as warned:
+            found = kinds.predict(data)
+        wanted = [note for note in found.notes if not note.startswith(("missing", "unused"))]
+        assert [str(one.message) for one in warned] == wanted
+    capsys.readouterr()
+    assert dltrain("predict", kinds.path, file) == 3
+    said = capsys.readouterr().err
+    assert all(note in said for note in found.notes)
+
+
 # Arrays -----------------------------------------------------------------------------------------------------------
 
 

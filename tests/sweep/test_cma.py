@@ -82,6 +82,19 @@ def test_a_pickle_in_a_study_is_not_run(tmp_path):
     assert marker.exists()
 
 
+@pytest.mark.parametrize("value", [5, None, ["{}"], 1.5])
+def test_an_attribute_that_is_no_text_is_refused(tmp_path, value):
+    """Found by a hostile tester: TypeError."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "study.log")))
+    study = optuna.create_study(storage=storage, study_name="s", sampler=PlainCma(seed=1, n_startup_trials=1))
+    trial = study.ask()
+    storage.set_trial_system_attr(trial._trial_id, "cma:optimizer:0", value)
+    study.tell(trial, sphere(trial))
+    with pytest.raises(CheckpointProblem, match="study.log holds no state of sweep=cmaes at trial 0"):
+        study.optimize(sphere, 1)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -96,6 +109,15 @@ def test_a_pickle_in_a_study_is_not_run(tmp_path):
         {"more": 1},
         {"_sigma": None},
         {"_g": 1.5},
+        {"_sigma": float("nan")},
+        {"_sigma": "nan"},
+        {"_sigma": 10**400},
+        {"_sigma": -1.0},
+        {"_mean": [10**400] * 3},
+        {"_mean": [1e200] * 3},
+        {"_mean": [], "_c_1d": []},
+        {"_c_1d": [1e308] * 6},
+        {"_bounds": [[0.0, 1e9]] * 3},
     ],
 )
 def test_a_state_that_no_search_wrote_is_refused(change):

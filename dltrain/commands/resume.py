@@ -35,6 +35,15 @@ def run(arguments: list[str]) -> int:
     path = newest_run(paths[0])
     check_not_shelved(path)
     check_files(path)
+    # before torch is imported, and until the end: no other process may continue or finish the run meanwhile
+    lock = Lock(path)
+    try:
+        return _resume(path, given, config_dir, lock)
+    finally:
+        lock.release()
+
+
+def _resume(path: Path, given: list[str], config_dir: str | None, lock: Lock) -> int:
     strict, overrides = strictness(given)
     catalogue = open_catalogue(config_dir)
     for override in overrides:
@@ -42,16 +51,11 @@ def run(arguments: list[str]) -> int:
     config = saved.read(path, catalogue, overrides)
     door = door_for_saved(config, catalogue, overrides)
     warn_of_direction(path, config)
-    # refuse a folder in use before torch is imported
-    lock = Lock(path)
-    try:
-        was_finished = complete_manifest(path)
-    finally:
-        lock.release()
-    if was_finished and not overrides:
+    lengthened = lengths([*lengthened_before(path, config), *overrides])
+    if not lengthened and complete_manifest(path):
         say(f"{path} is finished; its {manifest.NAME}, which was missing, is written")
         return 0
-    earlier = check_resumable(path, longer=any(o.partition("=")[0] in LENGTH for o in overrides))
+    earlier = check_resumable(path, longer=bool(lengthened))
     startup = {"compose": round(time.perf_counter() - STARTED, 4)}
 
     from dltrain.run import experiment
@@ -59,12 +63,12 @@ def run(arguments: list[str]) -> int:
     from dltrain.run.resume import check_longer
 
     command, former = str(earlier.get("command", "")), [str(o) for o in earlier.get("overrides", [])]
-    longer = tuple(lengths([*texts(earlier.get("longer")), *overrides]))
+    longer = tuple(lengths([*texts(earlier.get("longer")), *lengthened]))
     built = experiment.prepare(config, door, command, former, startup, path, longer=longer)
     if overrides:
         check_longer(path, built, saved.read(path, catalogue, []), door)
     with logging_to(path):
-        experiment.run(built, path, resume=True, strict=strict)
+        experiment.run(built, path, resume=True, strict=strict, lock=lock)
     return 0
 
 
@@ -76,6 +80,16 @@ def lengths(overrides: Iterable[str]) -> list[str]:
     """
     last = {key: text for text in overrides if (key := text.partition("=")[0]) in LENGTH}
     return list(last.values())
+
+
+def lengthened_before(path: Path, config: Config) -> list[str]:
+    """Return the length of a run whose summary has another one: a resume with more was killed before it wrote the summary."""
+    summary = read_summary(path)
+    told = summary.get("config")
+    if summary["status"] != "completed" or not isinstance(told, dict):
+        return []
+    now = {key: getattr(config, key) for key in LENGTH}
+    return [f"{key}={value}" for key, value in now.items() if value is not None and told.get(key) != value]
 
 
 def complete_manifest(path: Path) -> bool:

@@ -40,6 +40,7 @@ from dltrain.run.resume import restore
 from dltrain.run.tuning import resolve_auto
 from dltrain.storage import manifest
 from dltrain.storage.files import replace
+from dltrain.storage.lock import Lock
 from dltrain.storage.run_folder import RunFolder, checked_statistics, read_contract
 from dltrain.storage.summary import read_summary
 from dltrain.text import say, utf8
@@ -129,15 +130,20 @@ def with_threads(config: Config, threads: int) -> Config:
 
 
 def run(
-    experiment: Experiment, path: Path, resume: bool = False, watch: Watch | None = None, strict: bool = False
+    experiment: Experiment,
+    path: Path,
+    resume: bool = False,
+    watch: Watch | None = None,
+    strict: bool = False,
+    lock: Lock | None = None,
 ) -> float | None:
-    """Train in a folder, and return the objective. `watch` may prune the run.
+    """Train in a folder, and return the objective. `watch` may prune the run; `lock` is that of the folder, if it is held already.
 
     Raises NumericalFailure, ResourceProblem and UserError after the summary says `failed`, Interrupted after a signal
     (InterruptedWhenDone where the run could be completed all the same), and ResourceProblem at the end of a run that is done
     but could not write all of its logs (`degraded`).
     """
-    folder = open_folder(experiment, path, strict)
+    folder = open_folder(experiment, path, strict, lock)
     try:
         trainer = Trainer(experiment.parts, experiment.plan, folder, observers(experiment, folder), watch)
         if resume:
@@ -152,11 +158,13 @@ def run(
         folder.close()
 
 
-def open_folder(experiment: Experiment, path: Path, strict: bool = False) -> RunFolder:
+def open_folder(
+    experiment: Experiment, path: Path, strict: bool = False, lock: Lock | None = None
+) -> RunFolder:
     """Open the folder of a run; it is locked until it is closed."""
     keeping = experiment.config.checkpoint
     return RunFolder(
-        path, keeping.keep, manifest_facts(experiment), keeping.background, keeping.unsaved, strict
+        path, keeping.keep, manifest_facts(experiment), keeping.background, keeping.unsaved, strict, lock
     )
 
 

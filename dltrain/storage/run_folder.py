@@ -43,6 +43,7 @@ class RunFolder:
     """The files of one run. It holds the lock of the folder until `close`.
 
     `background`: write checkpoints in a thread, from a copy, so that the loop waits for the copy only.
+    `lock`: that of the folder, if the process holds it already.
     `unsaved`: "stop" raises ResourceProblem when a checkpoint cannot be written, "continue" notes it among `problems`.
     """
 
@@ -54,6 +55,7 @@ class RunFolder:
         background: bool = False,
         unsaved: str = "stop",
         strict: bool = False,
+        lock: Lock | None = None,
     ) -> None:
         self.path, self.keep, self.facts = path, keep, dict(facts)
         self.background, self.unsaved, self.strict = background, unsaved, strict
@@ -69,7 +71,7 @@ class RunFolder:
         self._thread: Thread | None = None
         self._failure: Exception | None = None
         self._synced: dict[Path, tuple[int, ...]] = {}
-        self._lock = Lock(path)
+        self._lock = lock or Lock(path)
         for folder in (path, self.checkpoints, path / ".hydra"):
             clear_temporary(folder)
 

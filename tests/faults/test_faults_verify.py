@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Run, job_at
+from conftest import Run, assert_equal, job_at
 from faults import Killed, copy_of, cut_run, edit_manifest, everything, only_run, swept
 from test_faults_door import OWN
 
@@ -25,7 +25,7 @@ from dltrain.cli import dispatch, main
 from dltrain.commands.verify import verdicts_of, verify_run
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import foreign_words
-from dltrain.errors import CheckFailed, CheckpointProblem, UserError
+from dltrain.errors import CheckFailed, CheckpointProblem, FolderInUse, UserError
 from dltrain.run.verification import SINCE_HASHES
 from dltrain.storage import manifest
 from dltrain.storage.job_names import job_folders
@@ -753,6 +753,55 @@ def test_a_run_killed_before_its_last_file_is_completed_by_resume(small, capsys)
     assert not list(small.glob(".*.tmp"))
     with pytest.raises(CheckpointProblem, match="there is nothing to resume"):
         dispatch(["resume", str(small)])
+
+
+@pytest.mark.parametrize(
+    "place", ["storage.manifest.remove", "config.saved.write", "storage.run_folder.RunFolder.write_summary"]
+)
+def test_a_lengthened_run_that_is_killed_in_its_records_is_lengthened(
+    small, dltrain, monkeypatch, capsys, place
+):
+    """Found by a hostile tester: `resume RUN` called the run finished, and `verify` then called it forged."""
+    whole = small.with_name("whole")
+    shutil.copytree(small, whole)
+    assert dltrain("resume", whole, "epochs=6") == 0
+    with monkeypatch.context() as patch:
+
+        def die(*_: object) -> None:
+            raise Killed
+
+        patch.setattr(f"dltrain.{place}", die)
+        with pytest.raises(Killed):
+            dltrain("resume", small, "epochs=6")
+    is_lost = place != "storage.run_folder.RunFolder.write_summary"
+    if place == "storage.manifest.remove":
+        assert not verify_run(small, open_catalogue(), data=False).findings
+    # what a queue starts again
+    assert dltrain("resume", small, *["epochs=6"] * is_lost) == 0
+    assert "is finished" not in capsys.readouterr().err
+    assert not verify_run(small, open_catalogue(), data=False).findings
+    found, wanted = (json.loads((run / "summary.json").read_text()) for run in (small, whole))
+    assert found["steps"] == wanted["steps"] and found["longer"] == wanted["longer"] == ["epochs=6"]
+    assert_equal(Run(small).best_weights, Run(whole).best_weights)
+
+
+def test_a_run_is_held_from_the_reading_of_its_records_on(small, dltrain, monkeypatch):
+    """Found by a hostile tester: the second of two `resume` rewrote config.yaml of the run that the first had completed."""
+    from dltrain.run import experiment
+
+    prepare, tries = experiment.prepare, []
+
+    def prepared(*arguments, **named):
+        with pytest.raises(FolderInUse):
+            dltrain("resume", small, "epochs=7")
+        tries.append(1)
+        return prepare(*arguments, **named)
+
+    monkeypatch.setattr(experiment, "prepare", prepared)
+    assert dltrain("resume", small, "epochs=6") == 0
+    assert tries == [1] and not (small / "run.lock").exists()
+    assert json.loads((small / "summary.json").read_text())["longer"] == ["epochs=6"]
+    assert dltrain("resume", small, "epochs=8") == 0 and tries == [1, 1]
 
 
 def test_an_event_that_could_not_be_written_is_no_forgery(small):

@@ -153,12 +153,14 @@ class Workers:
         stopping, every = built.parts.early_stopping, built.plan.evaluate_every
         watch = Watch(self.channel, task.number, stopping.metric, every, task.asks)
         self.channel.send((task.number, "begun", -(-built.plan.total_steps // every)))
-        Lock(task.folder, patience=worker.ORPHAN_SECONDS).release()
+        lock = Lock(task.folder, patience=worker.ORPHAN_SECONDS)
+        folders.callback(lock.release)
         # such a job is run alone after the stack, from there
         if has_checkpoint(task.folder) or is_ended(task.folder):
+            lock.release()
             return None
         forget_rows(task.folder)
-        folder = experiment.open_folder(built, task.folder)
+        folder = experiment.open_folder(built, task.folder, lock=lock)
         folders.callback(folder.close)
         member = Member(built.parts, built.plan, folder, experiment.observers(built, folder), watch)
         handler = log_of(task.folder)

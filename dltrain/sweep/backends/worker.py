@@ -181,14 +181,14 @@ def train(
             forget_rows(folder)
         # of a job that was killed, and has no whole one to resume from
         clear_unfinished(folder / "checkpoints")
+        with logging_to(folder):
+            if alone:
+                logging.getLogger(__name__).info("not in a stack: %s", alone)
+            # of a job whose end was told to the driver the signal asks for nothing more
+            with suppress(InterruptedWhenDone):
+                experiment.run(built, folder, resume=resume, watch=watch, lock=lock)
     finally:
         lock.release()
-    with logging_to(folder):
-        if alone:
-            logging.getLogger(__name__).info("not in a stack: %s", alone)
-        # of a job whose end was told to the driver the signal asks for nothing more
-        with suppress(InterruptedWhenDone):
-            experiment.run(built, folder, resume=resume, watch=watch)
 
 
 def write_hydra_folder(folder: Path, number: int, overrides: tuple[str, ...], config: Config) -> None:

@@ -408,9 +408,12 @@ class Run:
         from dltrain.run.hosting import hosted, torch_kept
 
         with hosted():
-            from dltrain.commands.evaluate import named_copies
+            from dltrain.commands.evaluate import check_decided, columns_of, named_copies
+            from dltrain.config.keys import OF_PICTURES
 
             config, door = self._built_from or self._saved(list(self._changes))
+            decided = (*columns_of(config.dataset), *OF_PICTURES)
+            check_decided(self.path, config, list(self._changes), self._words(), decided)
             config = named_copies(config, self._words())
             with torch_kept():
                 from dltrain.run.prediction import predictor

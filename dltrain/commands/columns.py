@@ -9,7 +9,7 @@ from typing import Any
 
 from dltrain.commands import listing
 from dltrain.config.comparable import changes
-from dltrain.config.keys import SCORED_ON, label
+from dltrain.config.keys import SCORED_ON, label, may_change_data
 from dltrain.screen.table import Column, duration, number, terminal_width, typed
 from dltrain.storage.index import DAMAGED, Entry, number_of
 from dltrain.storage.job_names import job_label
@@ -93,11 +93,27 @@ def score_of(row: listing.Row, named: bool) -> str:
 def best_of(rows: Sequence[listing.Row]) -> list[listing.Row]:
     """Return the rows with the best objective, where several rows have the same metric on the same data."""
     scored = [row for row in rows if listing.objective(row.shown) is not None]
-    alike = {tuple(str(row.value(key)) for key in ("mode", *KIND)) for row in scored}
-    if len(scored) < 2 or len(alike) > 1 or computed_by(scored):
+    if len(scored) < 2 or differing(scored) or len({str(row.value("mode")) for row in scored}) > 1:
         return []
     best = min(listing.rank_of(row.shown) for row in scored)
     return [row for row in scored if listing.rank_of(row.shown) == best]
+
+
+def differing(rows: Sequence[listing.Row]) -> dict[str, list[Any]]:
+    """Return the keys in which rows differ whose objectives do not compare therefore, with the values of the rows that have them."""
+    values = {key: [row.value(key) for row in rows] for key in (*KIND, *computed_by(rows))}
+    found = {key: own for key, own in values.items() if len(set(map(str, own))) > 1}
+    return found if "dataset" in found else {**found, **_own_keys(rows)}
+
+
+def _own_keys(rows: Sequence[listing.Row]) -> dict[str, list[Any]]:
+    """Return the keys of a dataset that differ and may change what is scored, with the values of the rows that have them."""
+    bases = {id(row.shown.base): row.shown.base or {} for row in rows}
+    keys = {key for base in bases.values() for key in base if key.startswith("dataset.")}.difference(KIND)
+    values = {key: [row.value(key) for row in rows if key in (row.shown.base or {})] for key in sorted(keys)}
+    return {
+        key: own for key, own in values.items() if len(set(map(str, own))) > 1 and may_change_data(key, own)
+    }
 
 
 def computed_by(rows: Sequence[listing.Row]) -> list[str]:

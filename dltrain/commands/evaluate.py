@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.data_files import check_beside
 from dltrain.config.door import door_for_saved
-from dltrain.config.keys import DIVIDING, SPLITTING, check_division, check_used
-from dltrain.config.schema import Config, DatasetKnobs
+from dltrain.config.keys import DIVIDING, OF_COLUMNS, SPLITTING, check_division, check_used
+from dltrain.config.schema import Config, DatasetKnobs, Node
 from dltrain.config.validation import check_copies, plain_config
 from dltrain.config.values import check_value
 from dltrain.errors import DataProblem, UserError
+from dltrain.errors import typed as command
 
 COMMON = frozenset(field.name for field in fields(DatasetKnobs))
 
@@ -91,10 +93,37 @@ def read(
         check_division(overrides, path, repeat)
     check_used(overrides, path, repeat)
     config = saved.read(path, catalogue, overrides, instead=instead)
+    check_decided(path, config, overrides, catalogue, columns_of(config.dataset))
     if whole:
         original = saved.read(path, catalogue, of_own_data(overrides))
         check_beside("evaluate", path, config, original, overrides, catalogue)
     return named_copies(config, catalogue)
+
+
+def columns_of(dataset: Node) -> tuple[str, ...]:
+    """Return the keys of a dataset with columns by which a run chose and read them; nothing for other datasets."""
+    return OF_COLUMNS if dataset.keys() >= {*OF_COLUMNS} else ()
+
+
+def check_decided(
+    path: Path, config: Config, overrides: list[str], catalogue: Catalogue, keys: Iterable[str]
+) -> None:
+    """Refuse changes of keys of the data that would do nothing: data.json of the run has what they decided."""
+    typed = {text.partition("=")[0].lstrip("+"): text for text in overrides}
+    given = [key for key in keys if f"dataset.{key}" in typed]
+    original = saved.read(path, catalogue, of_own_data(overrides)).dataset if given else {}
+    for key in given:
+        if config.dataset.get(key) == original.get(key):
+            continue
+        text = typed[f"dataset.{key}"]
+        saved.repeating(path, catalogue)(text)
+        other = f" If that file has it under another name, rename its column to {original[key]}." * (
+            key == "target"
+        )
+        raise UserError(
+            f"`dataset.{key}` cannot change here: data.json of the run has what it decided. Leave {text} out.{other}\n"
+            f"For a run with that change: {command('rerun', path, text)}"
+        )
 
 
 def of_own_data(overrides: list[str]) -> list[str]:

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from dltrain.commands.evaluate import check_decided, columns_of
 from dltrain.commands.resume import split_arguments, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
-from dltrain.config.keys import check_division, check_used
+from dltrain.config.keys import OF_PICTURES, check_division, check_used
 from dltrain.errors import CheckpointProblem, UserError, nearest
 from dltrain.text import counted, is_foreign, show
 
@@ -62,6 +63,7 @@ def run(arguments: list[str]) -> int:
     check_used(asked.overrides, asked.run, repeat)
     check_division(asked.overrides, asked.run, repeat)
     config = saved.read(asked.run, catalogue, asked.overrides)
+    check_decided(asked.run, config, asked.overrides, catalogue, (*columns_of(config.dataset), *OF_PICTURES))
     door = door_for_saved(config, catalogue, asked.overrides)
 
     from dltrain.run.export import export

@@ -22,8 +22,8 @@ from dltrain.commands.asked import (
     read_options,
     run_folder,
 )
-from dltrain.commands.columns import KIND, computed_by
 from dltrain.commands.columns import columns_of as table_of
+from dltrain.commands.columns import differing
 from dltrain.commands.configurations import objective_of
 from dltrain.direction import NO_RANK
 from dltrain.errors import CheckpointProblem, UserError, typed
@@ -235,13 +235,12 @@ def mixed(rows: Sequence[listing.Row], kept: Sequence[str]) -> str:
     scored = [row for row in rows if objective_of(row.shown) is not None]
     if len(scored) > 1 and all(row.value("metric") == "gap" for row in scored):
         return f"{NO_RANK}. By the loss: {typed('runs', *kept, '--sort', 'val/loss')}"
-    values = {key: [row.value(key) for row in scored] for key in (*KIND, *computed_by(scored))}
-    differing = [key for key, found in values.items() if len(set(map(str, found))) > 1]
-    if not differing:
+    values = differing(scored)
+    if not values:
         return ""
-    alike = [f"{key}={cell(values[key][0])}" for key in differing if values[key][0] is not None]
+    alike = [f"{key}={cell(found[0])}" for key, found in values.items() if found[0] is not None]
     only = typed("runs", *kept, *alike, "--sort", "objective")
-    return f"the objectives of these runs do not compare: they differ in {' and '.join(differing)}. Those of one kind: {only}"
+    return f"the objectives of these runs do not compare: they differ in {' and '.join(values)}. Those of one kind: {only}"
 
 
 def unread(index: Index, keys: Sequence[str]) -> bool:

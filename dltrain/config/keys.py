@@ -38,6 +38,25 @@ SPLIT_BY = ("dataset.val_fraction", "dataset.test_fraction", "folds",
             *(f"dataset.{key}" for key in SPLITTING if key != "test_path"))  # fmt: skip
 # keys that decide, beside the repetition, on which samples a run is scored: runs that differ in one do not compare
 SCORED_ON = ("dataset", "dataset.path", "dataset.root", "dataset.test_path", *SPLIT_BY)
+# keys of a dataset with columns that data.json decides once a run is trained, and of pictures where they are brought to its form
+OF_COLUMNS = (
+    "target",
+    "task",
+    "features",
+    "drop",
+    "keep",
+    "categorical",
+    "dates",
+    "merge_case",
+    "target_scale",
+)
+OF_PICTURES = ("image_size", "resize", "color", "full_scale")
+# keys that say how other files of the same kind are read
+READING = ("delimiter", "decimal", "missing_words", "date_format", "inputs", "channels")
+# keys of datasets that leave the samples and the targets which are scored as they are
+SAME_SAMPLES = frozenset(f"dataset.{key}" for key in (
+    "limit", "bootstrap", "class_weights", "normalize", "target_scale", "features", "drop", "keep", "categorical", "dates", "image_size",
+    "resize", "color", "full_scale", "channels", "cache", "download"))  # fmt: skip
 # words that stand for no choice
 _SILENT = ("none", "[]", "default", "auto")
 
@@ -45,6 +64,19 @@ _SILENT = ("none", "[]", "default", "auto")
 def splits_data(name: str) -> bool:
     """Return whether an axis, of one key or of several with commas, decides on which samples runs are scored."""
     return not {*name.split(",")}.isdisjoint(SCORED_ON)
+
+
+def may_change_data(name: str, values: Iterable[object] = ()) -> bool:
+    """Return whether an axis may change the samples or the targets of a dataset, as its own keys do, which only the data tell.
+
+    values: those of the axis, if it has one key: a number of features, unlike a list of columns, makes other data
+
+    >>> may_change_data("dataset.noise"), may_change_data("lr"), may_change_data("dataset.drop")
+    (True, False, False)
+    """
+    numbered = name == "dataset.features" and not any("[" in str(value) for value in values)
+    others = {*name.split(",")} - SAME_SAMPLES - {*REPLICATES}
+    return numbered or any(key.startswith("dataset.") for key in others)
 
 
 def is_safe(key: str) -> bool:

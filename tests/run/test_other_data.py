@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from sklearn import metrics as sk
 
+from dltrain import api
 from dltrain.errors import DataProblem, UserError
 from dltrain.run.scores import Score, print_details, print_scores
 
@@ -352,6 +353,48 @@ def test_a_changed_file_is_not_divided_again(
     assert last.endswith(f": dltrain predict {run} t.csv") and dltrain("predict", run, "t.csv") == 0
     with pytest.raises(DataProblem, match="the data are not those that the run was trained on"):
         dltrain("resume", run, "steps=4")
+
+
+DECIDED = ("target=z", "features=[x]", "drop=[x]", "keep=[x]", "categorical=[x]", "dates=number", "task=regression", "merge_case=false",
+           "target_scale=none")  # fmt: skip
+
+
+@pytest.mark.parametrize("change", DECIDED)
+def test_what_data_json_decides_cannot_change_afterwards(run: Path, dltrain: Any, change: str) -> None:
+    """Each was accepted and did nothing: `dataset.target=z` printed the scores of the old target."""
+    other = write("other.csv", rows_of(40, seed=7))
+    key = change.partition("=")[0]
+    for words in (
+        ("evaluate", run, f"dataset.{change}"),
+        ("evaluate", run, other, f"dataset.{change}"),
+        ("predict", run, "other.csv", f"dataset.{change}"),
+        ("predict", run, "--split", "test", f"dataset.{change}"),
+        ("export", run, f"dataset.{change}"),
+    ):
+        with pytest.raises(
+            UserError, match=f"`dataset.{key}` cannot change here: data.json of the run has what"
+        ) as error:
+            dltrain(*words)
+        assert "rename its column to kind" in str(error.value) or key != "target"
+    for changed in (api.load(run), api.load(run, f"dataset.{change}")):
+        with pytest.raises(UserError, match="cannot change here"):
+            changed.evaluate(f"dataset.{change}")
+    with pytest.raises(UserError, match="cannot change here"):
+        api.load(run, f"dataset.{change}").predict("other.csv")
+
+
+def test_what_is_typed_as_the_run_has_it_is_no_change(run: Path, scored: Any, dltrain: Any) -> None:
+    other = write("other.csv", rows_of(40, seed=7))
+    assert scored(run, other, "dataset.target=kind", "dataset.drop=[]") == scored(run, other)
+    assert (
+        dltrain(
+            "predict", run, "other.csv", "dataset.target=kind", "dataset.delimiter=comma", "--output", "p.csv"
+        )
+        == 0
+    )
+    for change in ("path=t.csv", "missing=drop", "test_path=t.csv"):
+        with pytest.raises(UserError, match="has no effect on the files to predict for, which are arguments"):
+            dltrain("predict", run, "other.csv", f"dataset.{change}")
 
 
 def test_rerun_tells_of_changed_data(run: Path, dltrain: Any, capsys: Any) -> None:

@@ -88,7 +88,7 @@ def test_a_listing_ranks_configurations_as_the_report_does(lucky):
     from dltrain.sweep.outcome.ranking import rank
 
     class Plan:
-        mode, replicates, objectives = "min", [{}, {}, {}], []
+        mode, replicates, objectives, search_axes = "min", [{}, {}, {}], [], []
 
     jobs = [Job(n, n // 3, {}, [], lucky / str(n)) for n in range(9)]
     for job in jobs:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 
+import numpy as np
 import pytest
 from conftest import job_at
 from sweeping import add_faulty_model, summaries, sweep_folder
@@ -47,12 +48,44 @@ def test_splits_of_other_sizes_are_not_ranked_and_seeds_of_the_split_repeat(work
     )
     printed = " ".join(capfd.readouterr().out.split())
     folder = sweep_folder(workdir)
-    assert "configurations that differ in dataset.val_fraction are scored on different samples" in printed
+    assert (
+        "configurations that differ in dataset.val_fraction are scored on different samples or targets"
+        in printed
+    )
     assert "other samples" in printed and "split_seed is" not in printed
     assert "split_seed" not in (folder / "best.yaml").read_text()
     assert dltrain("compare", str(folder)) == 0
     told = " ".join(capfd.readouterr().out.split())
     assert "dataset.val_fraction=0.1: 2, iris dataset.val_fraction=0.3: 2" in told
+
+
+def test_other_data_or_targets_are_not_tested(workdir, dltrain, capfd):
+    """A list of keys decided, which had neither `noise` nor `target`: p values between two data sets, and two quantities."""
+    draws = np.random.default_rng(0)
+    rows = draws.normal(size=(60, 3)).round(4)
+    lines = [f"{a},{b if i % 5 else ''},{c},{a + b:.4f},{100 * a:.4f}" for i, (a, b, c) in enumerate(rows)]
+    (workdir / "d.csv").write_text("\n".join(["a,b,c,y,z", *lines]))
+    table = ("dataset=csv", "dataset.path=d.csv", "model=linear")
+    others = {
+        "dataset.noise=0.1,0.4": ("dataset=two_moons", "model=linear"),
+        "dataset.target=y,z": table,
+        "dataset.missing=auto,drop": (*table, "dataset.target=y"),
+    }
+    alike = {
+        "dataset.drop=[b],[c]": (*table, "dataset.target=y"),
+        "dataset.features=[a],[a,b]": (*table, "dataset.target=y"),
+        "dataset.normalize=unit,none": (*table, "dataset.target=y"),
+    }
+    for axis, words in (others | alike).items():
+        key = axis.partition("=")[0]
+        capfd.readouterr()
+        assert dltrain("-m", *words, axis, "epochs=1", "sweep.seeds=2") == 0
+        printed = " ".join("".join(capfd.readouterr()).split())
+        is_told = f"that differ in {key} are scored on different samples or targets" in printed
+        assert (is_told, "other samples" in printed) == (axis in others, axis in others), axis
+        newest = max(workdir.glob("outputs/*/*/sweep.json"), key=lambda file: file.stat().st_mtime_ns).parent
+        assert dltrain("runs", newest, "--sort", "objective") == 0
+        assert (f"they differ in {key}." in capfd.readouterr().err) == (axis in others), axis
 
 
 def test_a_job_equals_a_run_of_its_own(workdir, dltrain, train):

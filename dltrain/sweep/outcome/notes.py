@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.keys import splits_data
 from dltrain.data.errors import some
 from dltrain.errors import typed
 from dltrain.storage.summary import texts
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.outcome.members import AUTO, Member, rates_note
-from dltrain.sweep.outcome.ranking import Row
+from dltrain.sweep.outcome.ranking import Row, scoring_axes
 from dltrain.sweep.plan.cut import left_out
 from dltrain.sweep.plan.plan import Plan
 from dltrain.text import counted
@@ -27,10 +26,10 @@ def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished
     `unfinished` is the reason for which the sweep ended early.
     """
     notes = [note for note in (left_out(plan),) if note]
-    splitting = [axis.name for axis in plan.search_axes if splits_data(axis.name)]
-    if splitting:
+    scoring = scoring_axes(plan, jobs)
+    if scoring:
         notes.append(
-            f"configurations that differ in {' or '.join(splitting)} are scored on different samples, so that their objectives do not "
+            f"configurations that differ in {' or '.join(scoring)} are scored on different samples or targets, so that their objectives do not "
             f"compare. One ranking for each: {typed('compare', folder)}"
         )
     lost = [job for job in jobs if job.failed]

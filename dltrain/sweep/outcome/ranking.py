@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from dltrain.config.keys import REPLICATES, splits_data
+from dltrain.config.keys import REPLICATES, may_change_data, splits_data
 from dltrain.direction import Mode, rank_of_mean
 from dltrain.sweep.jobs import Chosen, Job, label
 from dltrain.sweep.outcome import statistics
+from dltrain.sweep.outcome.members import Member
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import Axis
 
@@ -40,11 +42,6 @@ class Row:
         found = [value for job in self.jobs if (value := job.number_at_best(name)) is not None]
         return statistics.mean_and_deviation(found)[0] if len(found) == len(self.jobs) else None
 
-    @property
-    def scored_on(self) -> dict[str, object]:
-        """Return its choices that decide on which samples it is scored."""
-        return {key: value for key, value in self.chosen.items() if splits_data(key)}
-
     def label(self) -> str:
         return label(self.chosen) or "(the defaults)"
 
@@ -65,15 +62,35 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
             rows.append(Row(chosen, members, values, mean, deviation, statistics.half_width(values)))
     rows.sort(key=lambda row: rank_of_mean(row.values, row.complete, plan.mode))
     if len(plan.replicates) > 1 and rows and rows[0].complete:
-        judge(rows)
+        judge(rows, scoring_axes(plan, jobs))
     if plan.objectives:
         mark_trade_offs(plan, rows)
     return rows
 
 
-def judge(rows: list[Row]) -> None:
-    """Test the best configuration against the others that are scored on the same samples."""
-    alike = [row for row in rows[1:] if row.scored_on == rows[0].scored_on]
+def scoring_axes(plan: Plan, jobs: Iterable[Job]) -> list[str]:
+    """Return the axes that decide on which samples, or by which targets, configurations are scored.
+
+    Reads data.json of a job for each value of an axis of which only the data tell.
+    """
+    return [
+        axis.name
+        for axis in plan.search_axes
+        if splits_data(axis.name) or (may_change_data(axis.name, axis.labels) and _changes_data(axis, jobs))
+    ]
+
+
+def _changes_data(axis: Axis, jobs: Iterable[Job]) -> bool:
+    """Return whether jobs with different values of an axis have other data, or data that are not known."""
+    of = {str(job.chosen.get(axis.name)): job for job in jobs if job.is_done and not job.failed}
+    prints = {Member(job.folder).fingerprint for job in of.values()}
+    return len(of) > 1 and (len(prints) > 1 or "" in prints)
+
+
+def judge(rows: list[Row], scoring: Iterable[str] = ()) -> None:
+    """Test the best configuration against the others that have the same values of the axes that decide on what is scored."""
+    values = [[row.chosen.get(name) for name in scoring] for row in rows]
+    alike = [row for row, own in zip(rows[1:], values[1:], strict=True) if own == values[0]]
     verdicts = statistics.verdicts(rows[0].values, [row.values for row in alike])
     for row in rows[1:]:
         row.verdict = "other samples"
@@ -117,8 +134,9 @@ def edges(plan: Plan, rows: list[Row]) -> list[str]:
         return []
     found = []
     shares = importance(plan, rows)
+    scoring = scoring_axes(plan, [job for row in rows for job in row.jobs])
     for axis in plan.search_axes:
-        if splits_data(axis.name):
+        if axis.name in scoring:
             continue
         value = rows[0].chosen.get(axis.name)
         side = _edge(axis, value)

@@ -326,7 +326,13 @@ class Run:
         texts = [*self._changes, *change_texts(changes, knobs)]
         with hosted():
             from dltrain.commands.asked import decision_of
-            from dltrain.commands.evaluate import chosen_metrics, names_other_data, of_own_data, read
+            from dltrain.commands.evaluate import (
+                chosen_metrics,
+                names_other_data,
+                of_own_data,
+                read,
+                without_test,
+            )
             from dltrain.commands.resume import warn_of_direction
 
             metrics, texts = chosen_metrics(texts, self._words())
@@ -345,6 +351,7 @@ class Run:
                     whole=whole,
                     originals=originals,
                     decision=decision_of(threshold),
+                    without_test=without_test(texts),
                 )
         return {score.split: score.values for score in scores}
 

@@ -73,7 +73,9 @@ def run(arguments: list[str]) -> int:
 
     resamples = configs[0].evaluation.bootstrap
     try:
-        found = score_runs(paths, configs, doors, resamples, whole, originals, decision)
+        found = score_runs(
+            paths, configs, doors, resamples, whole, originals, decision, without_test(overrides)
+        )
     except DataProblem as error:
         raise moved_data(error, configs, paths, ["evaluate", *typed], catalogue) from error
     if as_json:
@@ -93,9 +95,11 @@ def read(
         check_division(overrides, path, repeat)
     check_used(overrides, path, repeat)
     config = saved.read(path, catalogue, overrides, instead=instead)
-    check_decided(path, config, overrides, catalogue, columns_of(config.dataset))
     if whole:
         original = saved.read(path, catalogue, of_own_data(overrides))
+        # the images of a run without a size may be brought to that of its model
+        pictures = ("image_size", "resize") if original.dataset.get("image_size") is not None else ()
+        check_decided(path, config, overrides, catalogue, (*columns_of(config.dataset), *pictures))
         check_beside("evaluate", path, config, original, overrides, catalogue)
     return named_copies(config, catalogue)
 
@@ -124,6 +128,11 @@ def check_decided(
             f"`dataset.{key}` cannot change here: data.json of the run has what it decided. Leave {text} out.{other}\n"
             f"For a run with that change: {command('rerun', path, text)}"
         )
+
+
+def without_test(overrides: Iterable[str]) -> bool:
+    """Return whether the changes close the test split, as configurations of the jobs of a sweep do without them."""
+    return any(text.lstrip("+") == "evaluation.test=false" for text in overrides)
 
 
 def of_own_data(overrides: list[str]) -> list[str]:

@@ -198,7 +198,9 @@ def listed(
         )
     if is_run(root):
         raise CheckpointProblem(f"{root} is one run. What is in it: {typed('show', root)}")
-    index = Index(root, whole=archived)
+    # in somebody else's project the shelf may be a link to a folder of the user, into which no cache belongs
+    is_linked = archived and os.path.realpath(root) != str(root)
+    index = Index(root, cached=not is_linked, whole=archived)
     names = [*columns, *([sort.removeprefix("-")] if sort else [])]
     if unread(index, [*(c.key for c in conditions), *names]):
         missing = sum(entry.base is None for entry in index.entries)

@@ -81,11 +81,13 @@ def check_alone(rest: Sequence[str], given: dict[str, str]) -> None:
 
 
 def check_no_link(folder: Path) -> None:
-    """Refuse an output folder that is a link: in somebody else's project it may lead to another one of the user's."""
-    if folder.is_symlink():
-        real = folder.resolve()
+    """Refuse an output folder that is, or lies behind, a link: in somebody else's project it may lead to another one of the user's."""
+    real = os.path.realpath(folder)
+    if real != os.path.abspath(folder):
+        is_link = "is" if folder.is_symlink() else "lies behind"
         raise UserError(
-            f"{folder} is a link to {real}, and what lies in the trash of that folder would be deleted. Name it: {typed('trash', '--empty', real)}"
+            f"{folder} {is_link} a link to {real}, and what lies in the trash of that folder would be deleted. "
+            f"Name it: {typed('trash', '--empty', real)}"
         )
 
 

@@ -10,8 +10,15 @@ from typing import Any
 
 from dltrain.screen.table import typed
 
-# what the samples are on which the metrics of training are measured
-_TRAINING = ("augmentation", "sampler")
+# what the samples are on which the metrics of training are measured, and with which units
+_TRAINING = (
+    "augmentation",
+    "sampler",
+    "dataset.limit",
+    "dataset.bootstrap",
+    "model.dropout",
+    "model.stochastic_depth",
+)
 _BY_SPLIT = {"train": _TRAINING}
 _BY_NAME = {"gap": _TRAINING, "objective": ("loss", "dataset.class_weights", "dataset.target_scale")}
 _DEFAULTS = {"dataset.target_scale": "unit"}

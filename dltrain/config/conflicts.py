@@ -478,6 +478,18 @@ IDLE = (
         "optimizer.weight_decay=1e-4",
     ),
     Idle(
+        "optimizer.decoupled_weight_decay",
+        lambda c: value(c, "optimizer.decoupled_weight_decay") and not value(c, "optimizer.weight_decay"),
+        "without optimizer.weight_decay",
+        "optimizer.weight_decay=1e-4",
+    ),
+    Idle(
+        "optimizer.dampening",
+        lambda c: value(c, "optimizer.dampening") and value(c, "optimizer.momentum") == 0,
+        "with optimizer.momentum=0",
+        "optimizer.momentum=0.9",
+    ),
+    Idle(
         "optimizer.momentum",
         lambda c: value(c, "momentum_schedule._target_"),
         "beside a momentum_schedule, which sets the momentum of each step",

@@ -27,6 +27,8 @@ REPLICATES = ("seed", "fold", "dataset.split_seed")
 # what may change where a trained run is scored, used for predictions or exported: where its data are, how it is scored, the machine
 USED = ("dataset", "evaluation", "augmentation", "metrics", "device", "precision", "threads", "workers", "worker_timeout", "deterministic",
         "seed", "quiet", "trust")  # fmt: skip
+# of these, when a training is validated
+OF_TRAINING = ("evaluation.every_epochs", "evaluation.every_steps")
 # keys of datasets that divide the samples, which other data that are scored as a whole do not need
 SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
 # keys that divide the data of a run, or say which of them are samples of training
@@ -100,7 +102,7 @@ def check_used(overrides: Iterable[str], run: object, repeat: Callable[[str], ob
     """
     for text in overrides:
         key = text.partition("=")[0].lstrip("+")
-        if key.split(".")[0] not in USED:
+        if key.split(".")[0] not in USED or key in OF_TRAINING:
             repeat(text)
             raise UserError(
                 f"`{key}` cannot change here: it belongs to the training, which is done. Leave {text} out.\n"

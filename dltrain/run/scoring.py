@@ -86,12 +86,14 @@ def score_runs(
     whole: bool = False,
     originals: list[Config] | None = None,
     decision: tuple[str, float] | None = None,
+    without_test: bool = False,
 ) -> list[Score]:
     """Score each run's best weights on val and test; with several runs also the mean of their outputs (L3).
 
     resamples: number of the bootstrap; 0 gives no intervals. whole: all samples of other data than those of the runs are scored as one
     split, `all`, unless the data turn out to be a copy. originals: the configurations of the runs without changes, by which their data are
     found again to tell which samples were trained on; None does not look. decision: a class of two, and the probability to predict it from.
+    without_test: leave the test split out.
     Raises CheckpointProblem for a run without best weights. Of a split that several runs do not share there is no ensemble.
     """
     scores: list[Score] = []
@@ -121,6 +123,8 @@ def score_runs(
         losses.append(parts.loss)
         specs.append(parts.spec)
         for name, split in parts.splits.items():
+            if name == "test" and without_test:
+                continue
             passes, targets = predict(parts, plan, split, draws)
             outputs[-1][name] = mean_output(parts, passes), targets
             for note in zero_notes(parts.metrics, parts.spec, {name: targets}):

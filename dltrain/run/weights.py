@@ -60,7 +60,7 @@ def best_weights(path: Path) -> dict[str, Tensor]:
     say_of_code(path)
     try:
         return load_tensors(file)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointProblem(f"{file} is damaged ({error})") from None
 
 

@@ -45,11 +45,12 @@ def remove(folder: Path) -> None:
     (folder / NAME).unlink(missing_ok=True)
 
 
-def renew(folder: Path, name: str) -> None:
-    """Record a file that was rewritten after the end of its run, where there is a manifest."""
+def renew(folder: Path, name: str, sha256: str = "") -> None:
+    """Record a file that was rewritten after the end of its run, where there is a manifest; or the hash that it will have."""
     if (folder / NAME).is_file():
         content = read(folder)
-        write(folder, {**content, name: ""}, {other: sha for other, sha in content.items() if other != name})
+        known = {other: sha for other, sha in content.items() if other != name}
+        write(folder, {**content, name: ""}, known | ({name: sha256} if sha256 else {}))
 
 
 def read(folder: Path) -> dict[str, str]:

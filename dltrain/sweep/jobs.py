@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -187,9 +188,13 @@ def write(file: Path, text: str) -> None:
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Write the summary of a job that has ended, and its hash."""
-    write(folder / "summary.json", json.dumps(summary, indent=2, default=str) + "\n")
-    manifest.renew(folder, "summary.json")
+    """Write the summary of a job that has ended, and its hash.
+
+    The hash comes first: a driver that is killed between them finds the former summary, and writes both again.
+    """
+    text = json.dumps(summary, indent=2, default=str) + "\n"
+    manifest.renew(folder, "summary.json", hashlib.sha256(utf8(text)).hexdigest())
+    write(folder / "summary.json", text)
 
 
 def values_of(jobs: list[Job], objectives: list[str]) -> list[float] | None:

@@ -110,6 +110,9 @@ class Study:
                     directions=directions,
                     load_if_exists=True,
                 )
+                wanted = [direction.upper() for direction in directions]
+                if [direction.name for direction in self.study.directions] != wanted:
+                    raise damaged(self.file, ": it searches in another direction")
             except ODD_ENTRY:
                 raise damaged(self.file) from None
         self.has_pruner = False

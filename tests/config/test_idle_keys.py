@@ -20,6 +20,8 @@ from dltrain.errors import UserError
 IDLE = {
     "folds=3 fold=0 dataset.val_fraction=0.3": "has no effect beside folds=3",
     "parameters.decay_all=true": "has no effect without optimizer.weight_decay",
+    "optimizer=radam optimizer.decoupled_weight_decay=true": "has no effect without optimizer.weight_decay",
+    "optimizer=momentum optimizer.momentum=0 optimizer.dampening=0.5": "has no effect with optimizer.momentum=0",
     "regularization=[l2] parameters.decay_all=true": "has no effect without optimizer.weight_decay",
     "optimizer=momentum momentum_schedule=linear optimizer.momentum=0.3": "has no effect beside a momentum_schedule",
     "optimizer=adam momentum_schedule=linear optimizer.betas=[0.3,0.99]": "has no effect on β₁ beside a momentum_schedule",

@@ -591,6 +591,51 @@ def test_a_study_that_prescribes_a_trial_is_refused(tmp_path, entry):
         check_journal(tmp_path / "study.log", 10)
 
 
+def test_a_study_that_searches_in_another_direction_is_refused(tmp_path):
+    """Found by a hostile tester: it went towards the highest loss, while the ranking was by the lowest."""
+    from dltrain.sweep import samplers
+    from dltrain.sweep.study import Study
+
+    for directions in ([2], [1, 1]):
+        entry = {"op_code": 0, "worker_id": "a", "study_name": "sweep", "directions": directions}
+        (tmp_path / "study.log").write_text(json.dumps(entry) + "\n")
+        with pytest.raises(CheckpointProblem, match="is damaged: it searches in another direction"):
+            Study(tmp_path, [], samplers.tpe(0, seed=0), ["minimize"])
+    Study(tmp_path, [], samplers.random(0, seed=0), ["minimize", "minimize"])
+
+
+def test_an_archive_that_is_a_link_gets_no_cache(workdir, train, dltrain, capsys):
+    """Found by a hostile tester: `.runs.sqlite` was written into the folder that it leads to."""
+    run = train("steps=1")
+    victim = workdir / "victim"
+    (workdir / ".dltrain" / "archive").mkdir(parents=True)
+    (workdir / "outputs").rename(victim)
+    (workdir / "outputs").mkdir()
+    (workdir / ".dltrain/archive/outputs").symlink_to(victim)
+    before = sorted(victim.rglob("*"))
+    assert dltrain("runs", "--archived") == 0
+    assert run.path.name[-4:] in capsys.readouterr().out
+    assert sorted(victim.rglob("*")) == before
+
+
+@pytest.mark.parametrize("file", ["/proc/version", "/proc/self/mem"])
+def test_weights_that_are_a_file_of_the_kernel_are_refused(train, dltrain, file):
+    run = train("steps=1", "model=linear")
+    weights = run.path / "checkpoints/best.safetensors"
+    weights.unlink()
+    weights.symlink_to(file)
+    with pytest.raises(CheckpointProblem, match="best.safetensors is damaged"):
+        dltrain("evaluate", run.path)
+
+
+@pytest.mark.parametrize("seed", [[1], {"a": 1}])
+def test_a_seed_that_is_no_number_is_compared(train, dltrain, capsys, seed):
+    runs = [train("steps=1", "model=linear", f"seed={seed}").path for seed in (0, 1)]
+    file = runs[0] / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"seed": seed}))
+    assert dltrain("compare", *runs) == 0
+
+
 # where a file may be opened for writing in place: nobody else's, or unshared before
 IN_PLACE = {
     "cli.py": "the process's own streams",

@@ -383,6 +383,45 @@ def test_what_data_json_decides_cannot_change_afterwards(run: Path, dltrain: Any
         api.load(run, f"dataset.{change}").predict("other.csv")
 
 
+def test_the_test_split_is_closed_where_that_is_asked_for(run: Path, scored: Any) -> None:
+    """It was scored all the same, as `evaluation.every_steps` was accepted."""
+    own = scored(run)[0]
+    assert scored(run, "evaluation.test=false")[0] == {"val": own["val"]}
+    assert {*api.load(run).evaluate("evaluation.test=false")} == {"val"}
+    for key in ("every_steps", "every_epochs"):
+        with pytest.raises(UserError, match="cannot change here: it belongs to the training"):
+            scored(run, f"evaluation.{key}=2")
+
+
+def test_images_of_a_run_with_a_size_are_brought_to_it_in_its_way(
+    train: Any, dltrain: Any, scored: Any
+) -> None:
+    """`evaluate` stretched them without a word, and `predict` ignored the key."""
+    draw = random.Random(0)
+    for folder, count in (("pictures", 20), ("more", 6)):
+        for i in range(count):
+            file = Path(folder, "ab"[i % 2], f"{i}.png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.frombytes("RGB", (12, 8), bytes(draw.randrange(256) for _ in range(288))).save(file)
+    words = (
+        "dataset=image_folder",
+        "dataset.root=pictures",
+        "dataset.cache=false",
+        "model=linear",
+        "steps=2",
+    )
+    sized, plain = train(*words, "dataset.image_size=8").path, train(*words).path
+    for change in ("dataset.resize=stretch", "dataset.image_size=[8,12]"):
+        for verb in (("evaluate", sized, "dataset.root=more"), ("predict", sized, "more")):
+            with pytest.raises(
+                UserError, match="cannot change here: data.json of the run has what it decided"
+            ):
+                dltrain(*verb, change)
+    assert scored(plain, "dataset.root=more", "dataset.image_size=[8,12]") == scored(
+        plain, "dataset.root=more"
+    )
+
+
 def test_what_is_typed_as_the_run_has_it_is_no_change(run: Path, scored: Any, dltrain: Any) -> None:
     other = write("other.csv", rows_of(40, seed=7))
     assert scored(run, other, "dataset.target=kind", "dataset.drop=[]") == scored(run, other)

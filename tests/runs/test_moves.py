@@ -639,6 +639,9 @@ def test_the_trash_of_a_folder_that_outputs_leads_to_is_emptied_by_its_name_only
         match=f"outputs is a link to {mine}/outputs, .* Name it: dltrain trash --empty {mine}/outputs",
     ):
         dltrain("trash", "--empty", "--yes")
+    (theirs / "exp").symlink_to(mine)
+    with pytest.raises(UserError, match=f"exp/outputs lies behind a link to {mine}/outputs, "):
+        dltrain("trash", "--empty", "exp/outputs", "--yes")
     assert (mine / ".dltrain/trash" / run).is_dir()
     assert dltrain("trash", "--empty", str(mine / "outputs"), "--yes") == 0
     assert not (mine / ".dltrain").exists()

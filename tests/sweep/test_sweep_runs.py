@@ -200,6 +200,40 @@ def test_the_winner_alone_is_scored_on_the_test_split(workdir, dltrain):
     assert jobs[1]["test"] == {}
 
 
+def test_a_driver_that_is_killed_while_it_writes_the_test_scores_leaves_no_forgery(
+    workdir, dltrain, monkeypatch
+):
+    """Found by a hostile tester: the summary was written before its hash, and nothing wrote that again."""
+    from dltrain.sweep import jobs
+
+    class Killed(BaseException): ...
+
+    words = ("-m", "model=linear", "lr=0.01,1e-6", "epochs=1", "evaluation.test=true", "quiet=true")
+    for place in ("manifest.renew", "write"):
+        with monkeypatch.context() as patch:
+
+            def die(*_: object) -> None:
+                raise Killed
+
+            patch.setattr(f"dltrain.sweep.jobs.{place}", die)
+            with pytest.raises(Killed):
+                dltrain(*words, f"name={place.rpartition('.')[2]}")
+        folder = next(workdir.glob(f"outputs/{place.rpartition('.')[2]}/*/sweep.json")).parent
+        assert not summaries(folder)[0]["test"]
+        assert dltrain("-m", f"sweep.resume={folder}") == 0
+        assert summaries(folder)[0]["test"]
+        assert dltrain("verify", folder) == 0
+    assert jobs.write_summary
+
+
+@pytest.mark.parametrize("axis", ["dataset.limit=20,50", "dataset.bootstrap=false,true", "model.dropout=0,0.5"])
+def test_axes_that_change_what_the_training_measures_are_no_ranking_by_it(workdir, dltrain, axis):
+    words = ("-m", "dataset=iris", "model=mlp", axis, "epochs=1", "sweep.dry_run=true")
+    with pytest.raises(UserError, match="the axes change how it is computed"):
+        dltrain(*words, "early_stopping.metric=train/loss")
+    assert dltrain(*words) == 0
+
+
 @pytest.mark.ci
 def test_best_yaml_works_as_an_experiment(workdir, dltrain, train):
     dltrain("-m", "optimizer=momentum,adam", "regularization=[l2],[l1,dropout]", "lr=0.01", *SHORT)

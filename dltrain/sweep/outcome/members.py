@@ -93,7 +93,9 @@ class Member:
     def replicate(self) -> tuple[Any, ...]:
         """Return the values in which the repetitions of a configuration differ: seed, fold and seed of the split."""
         first, *others = REPLICATES
-        return self.summary.get(first, self.config.get(first)), *(self.config.get(key) for key in others)
+        found = self.summary.get(first, self.config.get(first)), *(self.config.get(key) for key in others)
+        # a record of somebody else may hold a list
+        return tuple(repr(value) if isinstance(value, list | dict) else value for value in found)
 
     @property
     def scored_on(self) -> tuple[Any, ...]:

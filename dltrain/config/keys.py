@@ -58,7 +58,7 @@ READING = ("delimiter", "decimal", "missing_words", "date_format", "inputs", "ch
 # keys of datasets that leave the samples and the targets which are scored as they are
 SAME_SAMPLES = frozenset(f"dataset.{key}" for key in (
     "limit", "bootstrap", "class_weights", "normalize", "target_scale", "features", "drop", "keep", "categorical", "dates", "image_size",
-    "resize", "color", "full_scale", "channels", "cache", "download"))  # fmt: skip
+    "resize", "color", "full_scale", "channels", "cache", "download", "resident_share"))  # fmt: skip
 # words that stand for no choice
 _SILENT = ("none", "[]", "default", "auto")
 

@@ -226,7 +226,9 @@ def test_a_driver_that_is_killed_while_it_writes_the_test_scores_leaves_no_forge
     assert jobs.write_summary
 
 
-@pytest.mark.parametrize("axis", ["dataset.limit=20,50", "dataset.bootstrap=false,true", "model.dropout=0,0.5"])
+@pytest.mark.parametrize(
+    "axis", ["dataset.limit=20,50", "dataset.bootstrap=false,true", "model.dropout=0,0.5"]
+)
 def test_axes_that_change_what_the_training_measures_are_no_ranking_by_it(workdir, dltrain, axis):
     words = ("-m", "dataset=iris", "model=mlp", axis, "epochs=1", "sweep.dry_run=true")
     with pytest.raises(UserError, match="the axes change how it is computed"):

@@ -16,7 +16,7 @@ from dltrain.config.keys import LENGTH, SAFE, is_safe
 from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
-from dltrain.storage import manifest
+from dltrain.storage import event_log, manifest
 from dltrain.storage.files import clear_temporary
 from dltrain.storage.folder_names import SWEEP_RECORD, check_files, is_run, runs_in
 from dltrain.storage.job_names import named_by_number
@@ -99,7 +99,12 @@ def complete_manifest(path: Path) -> bool:
     missing = "format" in summary and not os.path.lexists(path / manifest.NAME)
     if summary["status"] not in FINISHED or not missing:
         return False
+    # of a run whose last checkpoint was saved, and the one before it not yet deleted
+    from dltrain.storage.checkpoint import clear_unfinished
+
     clear_temporary(path)
+    clear_unfinished(path / "checkpoints")
+    event_log.complete(path, summary)
     manifest.write(path, manifest.covered(path))
     return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dltrain.loggers.events import Result, RunInfo
-from dltrain.storage.event_log import EventLog
+from dltrain.storage.event_log import ENDED, EventLog
 
 # of the description of a run; the whole configuration is in config.yaml
 _FACTS = (
@@ -43,7 +43,7 @@ class EventLines:
 
 def end_events(log: EventLog, result: Result, status: str) -> None:
     """Add the end of a run, with what came out."""
-    log.add("run_ended", result.steps, result.flat() | {"status": status})
+    log.add(ENDED, result.steps, result.flat() | {"status": status})
     log.write()
 
 

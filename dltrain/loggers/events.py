@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
 from dltrain.direction import BETTER, Mode, improves, value_in
+from dltrain.storage.event_log import result_of
 from dltrain.text import counted, utf8
 
 if TYPE_CHECKING:
@@ -154,10 +155,7 @@ class Result:
 
     def flat(self) -> dict[str, float | str | None]:
         """Return the result as one level of names: `status`, `best/val/loss`, `test/accuracy` and so on."""
-        names = "status stop_reason error objective best_epoch epochs steps seconds images_per_second peak_memory_bytes"
-        scores = {f"best/{key}": value for key, value in self.best.items()}
-        scores |= {f"test/{key}": value for key, value in self.test.items()}
-        return {name: getattr(self, name) for name in names.split()} | scores
+        return result_of(vars(self), self.best, self.test)
 
 
 def events_folder(run: Path) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from dltrain.run.built import Experiment
 from dltrain.run.git import git_state
 from dltrain.screen.table import typed
 from dltrain.seeding import Stream, sample_positions
-from dltrain.storage.files import unshare
+from dltrain.storage.files import open_appending
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.run_folder import RunFolder
 from dltrain.training.parts import Parts, Plan
@@ -258,10 +258,16 @@ def sample_images(parts: Parts, plan: Plan, count: int = 15) -> tuple[Tensor | N
     return raw.clamp(0, 1).cpu(), labels
 
 
+class _Log(logging.FileHandler):
+    """Write run.log of a folder, which may be somebody else's: no link is followed."""
+
+    def _open(self) -> TextIO:  # type: ignore[override]
+        return open_appending(Path(self.baseFilename))
+
+
 def log_of(path: Path) -> logging.FileHandler:
     """Return the handler that writes run.log of a folder."""
-    unshare(path / "run.log")
-    handler = logging.FileHandler(path / "run.log", encoding="utf-8", delay=True)
+    handler = _Log(path / "run.log", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     return handler
 

@@ -263,8 +263,11 @@ def prune(parent: Path, keep: int) -> None:
             return  # a damaged one: what it needs is not known
     for folder in newest_first[keep:]:
         if folder.name not in kept:
-            (folder / MANIFEST).unlink(missing_ok=True)  # first, so that a kill here leaves no half
-            shutil.rmtree(folder, ignore_errors=True)
+            # renamed first, so that a kill leaves no half of a checkpoint: the name is one that `clear_unfinished` removes
+            gone = parent / f".{folder.name}.{os.getpid()}.tmp"
+            with suppress(OSError):
+                folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
 
 def clear_unfinished(parent: Path) -> None:

@@ -23,7 +23,21 @@ EVENTS = "events.jsonl"
 FORMAT = 1
 SAVED = "checkpoint_saved"
 # of a process, and true whatever is done again
-SESSION = ("run_started", "run_resumed", "run_ended")
+ENDED = "run_ended"
+SESSION = ("run_started", "run_resumed", ENDED)
+# what it says of a result, beside the scores
+RESULT = (
+    "status",
+    "stop_reason",
+    "error",
+    "objective",
+    "best_epoch",
+    "epochs",
+    "steps",
+    "seconds",
+    "images_per_second",
+    "peak_memory_bytes",
+)
 # steps may wait that long for the next evaluation before they are written
 SECONDS = 1.0
 
@@ -72,6 +86,38 @@ class EventLog:
         # later events are added to it, and it may have another name elsewhere
         unshare(self._file.file)
         self._note(f"{self._file.file} cannot be read, and its later events stay: {str(error)[:100]}")
+
+
+def result_of(values: Mapping[str, Any], best: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of a run as the event `run_ended` has it: `status`, `best/val/loss`, `test/accuracy` and so on."""
+    scores = {f"best/{key}": value for key, value in best.items()}
+    return (
+        {name: values.get(name) for name in RESULT}
+        | scores
+        | {f"test/{key}": value for key, value in test.items()}
+    )
+
+
+def complete(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Add the end of a finished run that was killed before it could."""
+    last, steps = "", summary.get("steps")
+    best, test = (summary.get(key) or {} for key in ("best", "test"))
+    try:
+        for event in read_events(folder):
+            last = event["event"] if event["event"] in SESSION else last
+    except (OSError, ValueError):
+        return
+    if (
+        last in (ENDED, "")
+        or type(steps) is not int
+        or not isinstance(best, dict)
+        or not isinstance(test, dict)
+    ):
+        return
+    problems: list[str] = []
+    log = EventLog(folder, problems.append)
+    log.add(ENDED, steps, result_of({"error": "", **summary}, best, test))
+    log.write()
 
 
 def kept_lines(lines: Iterable[str], step: int) -> Iterator[str]:

@@ -62,6 +62,23 @@ def unshare(file: Path) -> None:
                 replace_by(file, iter(lambda: stream.read(_BLOCK), b""))
 
 
+def open_appending(file: Path) -> TextIO:
+    """Open a log for appending, or make it; never through a link, and of a hard link a copy."""
+    unshare(file)
+    flags = (
+        os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    )
+    try:
+        descriptor = os.open(file, flags, 0o644)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return os.fdopen(descriptor, "a", encoding="utf-8", errors="replace")
+        os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+    raise CheckpointProblem(f"{file} is no regular file, so it is no log of a run. Remove it.")
+
+
 def open_lock(file: Path) -> TextIO:
     """Open the file of a lock for reading and writing, or make it; never through a link.
 

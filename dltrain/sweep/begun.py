@@ -33,7 +33,7 @@ def check_folder(folder: Path) -> None:
         return
     for name in os.listdir(folder):
         check_file(folder / name)
-        if name not in numbered:
+        if name not in numbered and (folder / name).is_dir():
             check_files(folder / name)
 
 

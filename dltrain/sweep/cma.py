@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from collections.abc import Mapping
 from typing import Any
@@ -17,10 +18,10 @@ MOST_SAMPLES = 100_000  # of a generation
 _COMPRESSED = "_c_1d"
 # eigenvectors and eigenvalues, None before the first draw
 _DRAWN = ("_B", "_D")
-# of the box in which Optuna searches, whose sides are 1
-_BOUNDS = "_bounds"
+# what a search changes, and what follows from its first step size; all else follows from the dimension and the population
+_LEARNED = frozenset((*_DRAWN, "_p_sigma", "_pc", "_mean", "_c_1d", "_sigma", "_tolx", "_funhist_values"))
 # of a step size or a mean, as cmaes itself limits them: squares stay finite
-LARGEST = 1e32
+SMALLEST, LARGEST = 1e-100, 1e32
 # memory for later generations, not initialized yet
 _AHEAD = ("_funhist_values",)
 # number of generations; all other integers follow from the dimension
@@ -46,11 +47,25 @@ class PlainCma(samplers.CmaEsSampler):
                 try:
                     return optimizer_of(self._concat_optimizer_attrs(parts))
                 except (ValueError, KeyError, TypeError) as error:
-                    raise CheckpointProblem(
-                        f"study.log holds no state of sweep=cmaes at trial {trial.number} ({str(error)[:80]}), or one of an earlier version, "
-                        "so what the search has learned is unknown.\nBegin a new sweep: sweep.fresh=true"
-                    ) from None
+                    raise _unknown(f"at trial {trial.number} ({str(error)[:80]})") from None
         return None
+
+    def sample_relative(self, *arguments: Any, **named: Any) -> dict[str, Any]:
+        try:
+            found = super().sample_relative(*arguments, **named)
+        # numbers that no search wrote, though each is possible
+        except (ArithmeticError, ValueError, AssertionError) as error:
+            raise _unknown(f"({str(error)[:80]})") from None
+        if not all(math.isfinite(value) for value in found.values() if isinstance(value, float)):
+            raise _unknown("(it draws no finite numbers)")
+        return found
+
+
+def _unknown(where: str) -> CheckpointProblem:
+    return CheckpointProblem(
+        f"study.log holds no state of sweep=cmaes {where}, or one of an earlier version, so what the search has learned is unknown.\n"
+        "Begin a new sweep: sweep.fresh=true"
+    )
 
 
 def text_of(optimizer: Any) -> str:
@@ -107,8 +122,8 @@ def _value(name: str, value: Any, wanted: Any) -> Any:
         # NaN is not below it
         if name not in _AHEAD and not (np.abs(array) <= LARGEST).all():
             raise ValueError(f"{name} is not finite, or beyond {LARGEST:g}")
-        if name == _BOUNDS and not np.array_equal(array, wanted):
-            raise ValueError(f"{name} are not 0 and 1")
+        if name not in _LEARNED and not np.allclose(array, wanted, rtol=1e-9, atol=0):
+            raise ValueError(f"{name} is not that of its sizes")
         return array
     if name in _COUNTS:
         if type(value) is not int or value < 0:
@@ -118,6 +133,8 @@ def _value(name: str, value: Any, wanted: Any) -> Any:
         if value is not wanted and (type(value) is not int or value != wanted):
             raise ValueError(f"{name} is not {wanted}")
         return wanted
-    if type(value) not in (int, float) or not 0 <= value <= LARGEST:
-        raise ValueError(f"{name} is no number from 0 to {LARGEST:g}")
+    if type(value) not in (int, float) or not (SMALLEST <= value <= LARGEST or value == wanted == 0):
+        raise ValueError(f"{name} is no number from {SMALLEST:g} to {LARGEST:g}")
+    if name not in _LEARNED and not math.isclose(value, wanted, rel_tol=1e-9):
+        raise ValueError(f"{name} is not that of its sizes")
     return float(value)

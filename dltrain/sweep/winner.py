@@ -27,6 +27,8 @@ def test_scores(plan: Plan, best: Job) -> dict[str, float]:
     """Score the winner's test split, once, and write the scores into its summary."""
     if known := best.test_scores:
         return known
+    # it may have come through the books alone, and its log and its summary are written
+    check_files(best.folder)
     config: Config = plan.composer.config(best.overrides)
     worker = pool.start(score_winner, str(best.folder.resolve()), config, plan.rights, str(Path.cwd()))
     try:
@@ -38,6 +40,5 @@ def test_scores(plan: Plan, best: Job) -> dict[str, float]:
         raise
     worker.end()
     best.summary["test"] = scores
-    check_files(best.folder)
     write_summary(best.folder, read_json(best.folder / "summary.json") | {"test": scores})
     return scores

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 import tracemalloc
@@ -602,6 +603,53 @@ def test_a_study_that_searches_in_another_direction_is_refused(tmp_path):
         with pytest.raises(CheckpointProblem, match="is damaged: it searches in another direction"):
             Study(tmp_path, [], samplers.tpe(0, seed=0), ["minimize"])
     Study(tmp_path, [], samplers.random(0, seed=0), ["minimize", "minimize"])
+
+
+def test_a_sweep_of_more_jobs_than_are_looked_at_goes_on(workdir, dltrain):
+    """Found by a hostile tester: a traceback from 1,001 folders of jobs on."""
+    shutil.copytree(swept().path, workdir / "S")
+    for name in ("manifest.json", "books.sqlite"):
+        (workdir / "S" / name).unlink(missing_ok=True)
+    record = workdir / "S/sweep.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": False}))
+    for number in range(1001):
+        (workdir / f"S/{5000 + number}-x").mkdir()
+    assert dltrain("-m", "sweep.resume=S") == 0
+    (workdir / "S/other").mkdir()
+    (workdir / "S/other/link").symlink_to(workdir)
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": False}))
+    with pytest.raises(CheckpointProblem, match="S/other/link is a link"):
+        dltrain("-m", "sweep.resume=S")
+
+
+def test_a_log_that_is_a_link_is_not_written(tmp_path):
+    """Found by a hostile tester: of a job that the books of a stranger know, nobody looked at the folder."""
+    from types import SimpleNamespace
+
+    from dltrain.run.record import log_of
+    from dltrain.sweep.winner import test_scores
+
+    victim, log = tmp_path / "victim", tmp_path / "job" / "run.log"
+    log.parent.mkdir()
+    log.symlink_to(victim)
+    for write in (
+        files.open_appending,
+        lambda file: log_of(file.parent).emit(logging.makeLogRecord({"msg": "x"})),
+    ):
+        with suppress(CheckpointProblem):
+            write(log)
+        assert not victim.exists()
+    with pytest.raises(CheckpointProblem, match="run.log is a link"):
+        test_scores(None, SimpleNamespace(test_scores={}, folder=log.parent))
+    log.unlink()
+    victim.write_text("precious")
+    os.link(victim, log)
+    with files.open_appending(log) as stream:
+        stream.write(" and more")
+    assert (victim.read_text(), log.read_text()) == ("precious", "precious and more")
+    for other in (Path("/dev/null"), tmp_path):
+        with pytest.raises(CheckpointProblem, match="is no regular file, so it is no log of a run"):
+            files.open_appending(other)
 
 
 def test_an_archive_that_is_a_link_gets_no_cache(workdir, train, dltrain, capsys):

@@ -743,13 +743,32 @@ def test_metrics_that_are_gone_are_noticed_by_resume(workdir, dltrain):
     assert golden.summary["status"] == "completed"
 
 
+def test_a_run_killed_before_the_event_of_its_end_gets_it(small, dltrain):
+    """Found by a hostile tester: whoever follows events.jsonl waited for it, and of a lengthened run `verify` found a forgery."""
+    for words in ((), ("epochs=6",)):
+        if words:
+            assert dltrain("resume", small, *words) == 0
+        file, half = small / "events.jsonl", small / "checkpoints/.step-00000001.1.tmp"
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(lines[:-1]))
+        (small / manifest.NAME).unlink()
+        half.mkdir()
+        assert dltrain("resume", small) == 0
+        assert not verify_run(small, open_catalogue(), data=False).findings and not half.exists()
+        *others, last = file.read_text().splitlines(keepends=True)
+        assert others == lines[:-1]
+        assert json.loads(last) | {"time": ""} == json.loads(lines[-1]) | {"time": ""}
+
+
 def test_a_run_killed_before_its_last_file_is_completed_by_resume(small, capsys):
+    events = (small / "events.jsonl").read_text()
     (small / manifest.NAME).rename(small / f".{manifest.NAME}.tmp")
     verdict = verify_run(small, open_catalogue(), data=False)
     assert [finding.where for finding in verdict.findings] == [manifest.NAME]
     assert dispatch(["resume", str(small)]) == 0
     assert "is finished; its manifest.json, which was missing, is written" in capsys.readouterr().err
     assert not verify_run(small, open_catalogue(), data=False).findings
+    assert (small / "events.jsonl").read_text() == events
     assert not list(small.glob(".*.tmp"))
     with pytest.raises(CheckpointProblem, match="there is nothing to resume"):
         dispatch(["resume", str(small)])

@@ -41,6 +41,27 @@ def compared(*folders, metric=None):
     return comparison.compare(members_of(list(folders)), metric)
 
 
+def test_runs_of_edited_code_are_a_configuration_apart(workdir):
+    """They were repetitions, and the run of the new code was thrown out as a copy."""
+    codes = {"my_models.py": "a" * 64, "other.py": "c" * 64}, {"my_models.py": "b" * 64, "other.py": "c" * 64}
+    jobs = [
+        {"objective": i + seed / 10, "config": {"seed": seed}, "code": code}
+        for i, code in enumerate(codes)
+        for seed in range(3)
+    ]
+    found = compared(make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs))
+    assert [group.choices for group in found.groups] == [
+        {"code of my_models.py": letter * 8} for letter in "ab"
+    ]
+    assert [group.mean for group in found.groups] == [pytest.approx(0.1), pytest.approx(1.1)]
+    assert not any("left out" in note for note in found.notes)
+    # runs of other files, as of two models, are told apart by their words
+    one = compared(
+        make_sweep(workdir / OUTPUT / "t" / stamp(1), [job | {"code": codes[0]} for job in jobs[:3]])
+    )
+    assert [group.choices for group in one.groups] == [{}]
+
+
 # compare ----------------------------------------------------------------------------------------------------------
 
 

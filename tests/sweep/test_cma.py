@@ -82,6 +82,26 @@ def test_a_pickle_in_a_study_is_not_run(tmp_path):
     assert marker.exists()
 
 
+def test_numbers_that_are_possible_and_lead_nowhere_are_refused(tmp_path):
+    import cmaes
+    import numpy as np
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "study.log")))
+    study = optuna.create_study(storage=storage, study_name="s", sampler=PlainCma(seed=1, n_startup_trials=1))
+    state = json.loads(
+        text_of(
+            cmaes.CMA(mean=np.zeros(3), sigma=0.5, bounds=np.array([[0.0, 1.0]] * 3), n_max_resampling=30)
+        )
+    )
+    trial = study.ask()
+    text = json.dumps(state | {"_pc": [1e32] * 3})
+    storage.set_trial_system_attr(trial._trial_id, "cma:optimizer:0", text)
+    study.tell(trial, sphere(trial))
+    with pytest.raises(CheckpointProblem, match="study.log holds no state of sweep=cmaes"):
+        study.optimize(sphere, 30)
+
+
 @pytest.mark.parametrize("value", [5, None, ["{}"], 1.5])
 def test_an_attribute_that_is_no_text_is_refused(tmp_path, value):
     """Found by a hostile tester: TypeError."""
@@ -118,6 +138,12 @@ def test_an_attribute_that_is_no_text_is_refused(tmp_path, value):
         {"_mean": [], "_c_1d": []},
         {"_c_1d": [1e308] * 6},
         {"_bounds": [[0.0, 1e9]] * 3},
+        {"_sigma": 0},
+        {"_d_sigma": 0},
+        {"_cc": 7},
+        {"_c_sigma": 3},
+        {"_c1": 1e18},
+        {"_weights": [1e18] * 7},
     ],
 )
 def test_a_state_that_no_search_wrote_is_refused(change):

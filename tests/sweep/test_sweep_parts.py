@@ -331,6 +331,26 @@ def test_equal_values_of_a_range_are_one_part_of_its_importance():
     assert shares["depth"] < 0.1
 
 
+def test_an_axis_under_a_condition_explains_what_it_does_where_it_is_active():
+    """The rows without it were one more value of it: an axis that does nothing got the whole effect of its condition."""
+    eps, momentum = (Axis(name, options=tuple((v, ()) for v in "abc")) for name in ("eps", "momentum"))
+    optimizer = Axis("optimizer", options=(("adam", ()), ("sgd", ())))
+    rows = [
+        Row({"optimizer": word, axis: value}, [], [], mean, 0.0, 0.0)
+        for word, axis, means in (("adam", "eps", (1.0, 1.0, 1.0)), ("sgd", "momentum", (5.0, 6.0, 7.0)))
+        for value, center in zip("abc", means, strict=True)
+        for mean in (center - 0.1, center + 0.1)
+    ]
+    plan: Any = SimpleNamespace(search_axes=[optimizer, eps, momentum])
+    shares = importance(plan, rows)
+    # 2 + 2 + 2 values at 5, 6, 7 ± 0.1: between 4, within 6 · 0.01
+    assert shares["momentum"] == pytest.approx(4 / 4.06)
+    assert shares["eps"] == pytest.approx(0)
+    assert shares["optimizer"] == pytest.approx(75 / (75 + 4.06 + 0.06))
+    assert set(uncertainty(plan, rows)) == {"optimizer", "eps", "momentum"}
+    assert uncertainty(plan, rows)["eps"][0] == pytest.approx(0)
+
+
 def test_importance_is_silent_where_it_means_nothing(composer, tmp_path):
     """Each value of lr was tried once: it explains all of the variance, whatever it does."""
     words = axes(("lr", list("abcd")))

@@ -11,7 +11,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dltrain.storage.files import unshare
+from dltrain.storage.files import open_appending
 from dltrain.sweep.backends import worker
 from dltrain.sweep.backends.worker import Task, Watch
 from dltrain.sweep.jobs import has_checkpoint
@@ -97,9 +97,7 @@ class Workers:
         except MemoryError:
             raise
         except Exception as error:
-            # a stranger's folder may hold a hard link
-            unshare(task.folder / "run.log")
-            with open(task.folder / "run.log", "a", encoding="utf-8") as log:
+            with open_appending(task.folder / "run.log") as log:
                 self.channel.send((task.number, "ended", *worker.outcome_of(error, log)))
 
     def worth_it(self) -> bool:
@@ -195,5 +193,5 @@ class Workers:
             report = problem_of(member.folder, result)
         handler.close()
         member.folder.close()
-        with open(task.folder / "run.log", "a", encoding="utf-8") as log:
+        with open_appending(task.folder / "run.log") as log:
             self.channel.send((task.number, "ended", *worker.outcome_of(report, log)))

@@ -25,8 +25,8 @@ from dltrain.config.door import Door, Rights, rights_of_record, rights_of_user
 from dltrain.config.schema import Config
 from dltrain.direction import value_of
 from dltrain.errors import FolderInUse, UserError
+from dltrain.storage.files import open_appending
 from dltrain.storage.files import replace as replace_file
-from dltrain.storage.files import unshare
 from dltrain.sweep.jobs import Job, has_checkpoint
 from dltrain.text import utf8
 
@@ -209,11 +209,9 @@ def write_hydra_folder(folder: Path, number: int, overrides: tuple[str, ...], co
 
 def _write_to(log: Path) -> None:
     """Write whatever the job prints, and a crash of the interpreter, to its own log."""
-    unshare(log)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    os.close(file)
+    with open_appending(log) as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     faulthandler.enable()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,14 +71,17 @@ class Group:
 def grouped(members: Sequence[Member], metric: str) -> list[Group]:
     """Return the configurations with the values of their repetitions, in the order of their first runs.
 
-    Runs of one configuration on other data are a group apart, with the fingerprint as one of its choices.
+    Runs of one configuration on other data are a group apart, with the fingerprint as one of its choices, and so are those of
+    other states of a file of the user's code.
     """
+    edited = _edited([member.code for member in members])
     groups: dict[str, list[Group]] = {}
     for member, choices in zip(members, choices_of(members, asked=True), strict=True):
         kept = {key: value for key, value in choices.items() if key not in REPLICATES}
         # the file of one path may have changed from run to run
         if member.first_weights and len({other.first_weights for other in members} - {""}) > 1:
             kept["first weights"] = member.first_weights[:8]
+        kept |= {f"code of {file}": sha[:8] for file, sha in member.code.items() if file in edited}
         alike = groups.setdefault(repr(kept), [])
         part, seen = member.replicate[1:], member.scored_on
         group = next((group for group in alike if group.prints.get(part, seen) == seen), None)
@@ -94,6 +97,15 @@ def grouped(members: Sequence[Member], metric: str) -> list[Group]:
         group.mean, group.deviation = statistics.mean_and_deviation(group.values)
         group.half_width = statistics.half_width(group.values)
     return found
+
+
+def _edited(codes: Sequence[Mapping[str, str]]) -> set[str]:
+    """Return the files of the user's code of which runs know different states."""
+    states: dict[str, set[str]] = {}
+    for code in codes:
+        for file, sha in code.items():
+            states.setdefault(file, set()).add(sha)
+    return {file for file, known in states.items() if len(known) > 1}
 
 
 def number_data(groups: Sequence[Group]) -> None:

@@ -76,6 +76,12 @@ class Member:
         return str(self.summary.get("first_weights") or "")
 
     @property
+    def code(self) -> dict[str, str]:
+        """Return the digests of the user's own files that it was trained with; empty where there are none, or they are not known."""
+        found = self.summary.get("code")
+        return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+    @property
     def overrides(self) -> list[str]:
         """Return what was asked for, with the length that a resumed run was given."""
         found = [self.summary.get(key) for key in ("overrides", "longer")]

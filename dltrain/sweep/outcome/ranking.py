@@ -171,15 +171,22 @@ def _number(value: Any) -> float | None:
 
 
 def importance(plan: Plan, rows: list[Row]) -> dict[str, float]:
-    """Return the fraction of the objective's variance that each axis explains alone (η²; ranges in four equal parts by rank)."""
+    """Return the fraction of the objective's variance that each axis explains alone (η²; ranges in four equal parts by rank).
+
+    Of an axis under a condition, that among the configurations in which it is active: the rest is what the condition explains.
+    """
     complete = [row for row in rows if row.complete]
     if len(complete) < 3:
         return {}
-    mean = sum(row.mean for row in complete) / len(complete)
-    total = sum((row.mean - mean) ** 2 for row in complete)
     shares = {}
     for axis in plan.search_axes:
-        between = sum(len(g) * (sum(g) / len(g) - mean) ** 2 for g in _parts(axis, complete))
+        parts = _parts(axis, complete)
+        values = [value for part in parts for value in part]
+        if len(values) < 3:
+            continue
+        mean = sum(values) / len(values)
+        total = sum((value - mean) ** 2 for value in values)
+        between = sum(len(part) * (sum(part) / len(part) - mean) ** 2 for part in parts)
         shares[axis.name] = between / total if total > 0 else 0.0
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
@@ -190,22 +197,22 @@ def uncertainty(plan: Plan, rows: list[Row]) -> dict[str, tuple[float, float, fl
     found = {}
     for name, share in importance(plan, rows).items():
         axis = next(axis for axis in plan.search_axes if axis.name == name)
-        parts = len(_parts(axis, complete))
-        if len(complete) > parts:
-            found[name] = (share, *statistics.share_interval(share, parts, len(complete)))
+        parts = _parts(axis, complete)
+        count = sum(map(len, parts))
+        if count > len(parts):
+            found[name] = (share, *statistics.share_interval(share, len(parts), count))
     return found
 
 
 def _parts(axis: Axis, complete: list[Row]) -> list[list[float]]:
-    """Return the objectives by the value of an axis: of a range, by the quarter; of rows without the axis, apart."""
+    """Return the objectives by the value of an axis, of a range by the quarter; rows in which it is not active are left out."""
     groups: dict[object, list[float]] = {}
     values = sorted(row.chosen[axis.name] for row in complete if axis.name in row.chosen)
     for row in complete:
         if axis.name in row.chosen:
             value = row.chosen[axis.name]
             groups.setdefault(value if axis.options else _quarter(value, values), []).append(row.mean)
-    inactive = [row.mean for row in complete if axis.name not in row.chosen]
-    return [*groups.values(), *([inactive] if inactive else [])]
+    return [*groups.values()]
 
 
 def _quarter(value: float, ordered: list[float]) -> int:

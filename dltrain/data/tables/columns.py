@@ -524,6 +524,7 @@ class Columns:
     def _note_unread(self, name: str, coded: Coded, present: Flags, like: Flags) -> None:
         """Note a value of a column most of which are `like` numbers or dates, though none of the known forms."""
         like = like | shapes.has_clock(coded.texts) | text.is_date_like(coded.texts)
+        like |= shapes.are_numbers_elsewhere(coded.texts)
         if like.any():
             like |= text.looks_like_numbers(coded.texts)
         if name in self.targets or not 2 * coded.counts[present & like].sum() > coded.counts[present].sum():

@@ -44,6 +44,13 @@ def has_clock(texts: Any) -> Flags:
     return matches(texts, r"^\d{1,2}:\d{2}(:\d{2})?( ?(?i:[ap]m))?$")
 
 
+def are_numbers_elsewhere(texts: Any) -> Flags:
+    """Tell which texts are numbers as Python writes them, such as 16_617, or in the digits of another script, such as full-width ones."""
+    return matches(
+        texts, r"^[+-]?\d{1,3}(_\d{3})+(\.\d*)?$|^[+-]?[\p{Nd}.,．，٫٬]*[^\P{Nd}\d][\p{Nd}.,．，٫٬]*$"
+    )
+
+
 def begins_with_number(texts: Any) -> Flags:
     """Tell which texts begin with a digit, behind a sign or not."""
     return matches(texts, r"^[+-]?\d")

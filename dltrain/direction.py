@@ -38,7 +38,9 @@ _DIRECTIONS: dict[str, Mode] = {
 }
 BETTER: dict[Mode, str] = {"min": "lower is better", "max": "higher is better"}
 # measured in training, too: means over samples
-_OF_SAMPLES = ("loss", "objective", "accuracy", "mae")
+_OF_SAMPLES = ("loss", "objective", "accuracy", "top_k", "mae", "mape")
+# names that only metrics of the user may have: none is proposed
+_OF_THE_USER = frozenset(("error", "mse"))
 
 # why configurations are not ranked by it
 NO_RANK = "gap does not say which model is better: one that has learned nothing has none"
@@ -145,7 +147,7 @@ def _watchers(plain: Mapping[str, Any]) -> Iterator[tuple[str, str, Choice]]:
 def _unknown(
     metric_key: str, mode_key: str, metric: str, chosen: Sequence[str] = (), words: Iterable[str] = ()
 ) -> str:
-    known = {*words, *chosen, *_DIRECTIONS} - {"none"}
+    known = {*words, *chosen, *(_DIRECTIONS.keys() - _OF_THE_USER)} - {"none"}
     near = "" if metric.rpartition("/")[2] in (*known, *NO_SCORES) else _nearest(metric, known)
     name = near.rpartition("/")[2]
     lines = [

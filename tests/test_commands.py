@@ -52,6 +52,28 @@ def test_bootstrap_samples_make_a_bagged_ensemble(dltrain, train, capsys):
     assert re.search(r"^ensemble of 2 +test +359 ", page, re.MULTILINE)
 
 
+def test_runs_with_other_targets_have_no_ensemble_and_say_why(dltrain, workdir, capsys):
+    """They were said to have other splits, where the order of two targets differed."""
+    rows = "".join(f"{i / 7:.3f},{i * 37 % 11 / 3:.3f},{i * 5 % 13 / 3:.3f}\n" for i in range(60))
+    (workdir / "two.csv").write_text("x,y,z\n" + rows)
+    common = (
+        "dataset=csv",
+        "dataset.path=two.csv",
+        "model=linear",
+        "epochs=1",
+        "logger=[none]",
+        "quiet=true",
+    )
+    for name, targets in (("a", "[y,z]"), ("b", "[z,y]")):
+        assert dltrain(*common, f"dataset.target={targets}", f"name={name}") == 0
+    runs = [str(next((workdir / "outputs" / name).iterdir())) for name in "ab"]
+    assert dltrain("evaluate", *runs, "evaluation.bootstrap=0") == 0
+    assert (
+        "the runs predict 'y', 'z' and 'z', 'y' on their val and test splits: scored one by one there, without an ensemble"
+        in capsys.readouterr().err
+    )
+
+
 def test_evaluate_gives_the_scores_of_the_summary(dltrain, train, capsys):
     run = train("epochs=3")
     scores = scores_in(said_by(dltrain, capsys, "evaluate", run.path))

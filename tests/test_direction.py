@@ -300,3 +300,21 @@ def test_problems_looks_at_all_that_compare_evaluations():
     assert set(problems(plain)) == {"early_stopping", "schedule"}
     assert problems({"mine": {"metric": "val/accuracy", "mode": "fan_in"}, "schedule": {}}) == {}
     assert set(direction.BETTER) == {"min", "max"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "chosen", "near"),
+    [
+        ("train/topk", {"top_k": {}}, "train/top_k"),
+        ("train/mappe", {"mape": {}}, "train/mape"),
+        ("train/mea", {}, "train/mae"),
+        ("val/mea", {}, "val/mae"),
+        ("val/eror", {}, ""),
+    ],
+)
+def test_the_nearest_metric_is_one_that_is_measured(metric, chosen, near):
+    """`val/mse` was proposed, which no word and no column is, and val/top_k for a metric of the training."""
+    words = ("accuracy", "mae", "mape", "rmse", "top_k", "r2", "none")
+    plain = {"metrics": chosen, "early_stopping": {"metric": metric, "mode": "auto"}}
+    text = problems(plain, words)["early_stopping"]
+    assert (f"Did you mean `{near}`?" in text) if near else ("mse" not in text and "error" not in text)

@@ -134,6 +134,12 @@ def _words(table: Table, name: str) -> list[str]:
     return [word.replace("\\", "/").removeprefix("./") for word in words]
 
 
+def _some_words(table: Table, name: str) -> list[str]:
+    """Return values of a column, evenly spread over its rows."""
+    words = _words(table, name)
+    return words[:: -(-len(words) // _LOOKED_AT) or 1]
+
+
 def _file_column(
     table: Table, files: Sequence[str], given: str | None, taken: Sequence[str]
 ) -> tuple[str, str]:
@@ -141,7 +147,7 @@ def _file_column(
     places = {how: places_of(name, files) for how, name in _NAMES.items()}
     found: dict[str, tuple[str, list[int]]] = {}
     for name in [given] if given else [name for name in table.columns if name not in taken]:
-        words = _words(table, name)[:_LOOKED_AT]
+        words = _some_words(table, name)
         matched = {
             how: list(dict.fromkeys(place[word] for word in words if word in place))
             for how, place in places.items()
@@ -186,7 +192,7 @@ def places_of(name: Callable[[str], str], files: Sequence[str]) -> dict[str, int
 
 def _names_files(table: Table, column: str, files: Sequence[str]) -> bool:
     """Return whether a column names files, too, in another way."""
-    listed = _words(table, column)[:_LOOKED_AT]
+    listed = _some_words(table, column)
     words = set(listed)
     return 2 * len(words) > len(listed) and any(words <= set(map(name, files)) for name in _NAMES.values())
 

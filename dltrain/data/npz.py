@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, nearest, some
 from dltrain.data.exact import check_precision, quantities
 from dltrain.data.packed import most_unpacked
-from dltrain.data.pixels import colors_are_last
+from dltrain.data.pixels import colors_are_last, colors_are_unclear
 from dltrain.data.raw import RawData
 from dltrain.data.spec import Task
 from dltrain.declare import declares
@@ -27,7 +29,6 @@ from dltrain.ranges import FilePath
 Array = NDArray[Any]
 # up to so many different whole numbers, saved as floats, may be classes
 _FEW_NUMBERS = 20
-# possible lengths of the color axis
 
 
 @declares(gives={"samples", "classes if task=classification", "quantities if task=regression"})
@@ -39,6 +40,7 @@ def npz(
     groups: str | None = None,
     channels: Literal["first", "last", "auto"] = "auto",
     task: Literal["classification", "regression", "auto"] = "auto",
+    contract: Annotated[Contract | None, "runtime"] = None,
 ) -> RawData:
     """Your arrays: one file written by numpy.savez.
 
@@ -54,7 +56,7 @@ def npz(
         targets: name of the array of targets: classes (N,) or (N, 1), or quantities (N,) or (N, K)
         split: name of an array (N,) with 0 for train, 1 for val, 2 for test
         groups: name of an array (N,); samples with equal values stay in one split
-        channels: position of the color axis of images; auto looks for an axis of length 1, 3 or 4
+        channels: position of the color axis of images; auto looks for an axis of length 1, 3 or 4, and refuses two of them
         task: auto takes one integer or text for each sample as its class, and says so; classification takes rows with a single 1, too
     """
     arrays = _read(
@@ -65,7 +67,7 @@ def npz(
     goal = _targets(arrays[targets], targets, task)
     axes = arrays[inputs].ndim
     return RawData(
-        inputs=as_inputs(arrays[inputs], channels),
+        inputs=as_inputs(arrays[inputs], channels, contract.input_shape if contract is not None else None),
         targets=goal.values,
         task=goal.task,
         class_names=goal.class_names,
@@ -136,8 +138,11 @@ def _check_lengths(path: str, arrays: dict[str, Array]) -> None:
         )
 
 
-def as_inputs(array: Array, channels: str) -> Tensor:
-    """Return a table (N, F) as floats, or images (N, C, H, W) as bytes or floats. Raises DataError for other shapes."""
+def as_inputs(array: Array, channels: str, known: Sequence[int] | None = None) -> Tensor:
+    """Return a table (N, F) as floats, or images (N, C, H, W) as bytes or floats. Raises DataError for other shapes.
+
+    known: the shape of a sample in the training of a run
+    """
     if array.dtype.kind not in "fiub" or array.ndim not in (2, 3, 4):
         raise DataError(
             f"the inputs have shape {array.shape} and kind {array.dtype}; they must be numbers of shape (N, F), "
@@ -147,10 +152,26 @@ def as_inputs(array: Array, channels: str) -> Tensor:
     tensor = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
     if tensor.ndim == 3:
         return tensor[:, None]
-    if tensor.ndim == 4 and (channels == "last" or (channels == "auto" and colors_are_last(array.shape))):
+    if tensor.ndim == 4 and _are_last(array.shape[1:], channels, known):
         return tensor.permute(0, 3, 1, 2).contiguous()
     # bytes of a table are plain numbers and not divided by 255
     return tensor.float() if tensor.ndim == 2 else tensor
+
+
+def _are_last(shape: tuple[int, ...], channels: str, known: Sequence[int] | None) -> bool:
+    """Return whether the colors of images of a shape (A, B, C) are last. Raises DataError where neither the shape nor the run tells it."""
+    if channels != "auto":
+        return channels == "last"
+    if not colors_are_unclear(shape):
+        return colors_are_last(shape)
+    first, rows, last = shape
+    if known is not None:
+        # before such images were refused, their colors were taken to be first
+        return tuple(known) != shape and tuple(known) == (last, first, rows)
+    raise DataError(
+        f"the inputs have shape (N, {first}, {rows}, {last}), whose colors may be first or last;\nset dataset.channels=first for "
+        f"{first} channel{'s' * (first > 1)} of {rows}×{last} pixels, or dataset.channels=last for {last} channel{'s' * (last > 1)} of {first}×{rows}"
+    )
 
 
 @dataclass(frozen=True)

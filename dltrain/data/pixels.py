@@ -302,3 +302,12 @@ def colors_are_last(shape: Sequence[int]) -> bool:
     (True, False, False)
     """
     return shape[-1] in _COLOR_AXES and shape[-3] not in _COLOR_AXES
+
+
+def colors_are_unclear(shape: Sequence[int]) -> bool:
+    """Return whether the first and the last axis of images (A, B, C) may each be that of the colors; of gray strips, both are.
+
+    >>> colors_are_unclear((4, 4, 3)), colors_are_unclear((1, 8, 3)), colors_are_unclear((1, 28, 1)), colors_are_unclear((3, 32, 32))
+    (True, True, False, False)
+    """
+    return shape[-1] in _COLOR_AXES and shape[-3] in _COLOR_AXES and (shape[-1], shape[-3]) != (1, 1)

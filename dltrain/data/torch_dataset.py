@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from dltrain.data.errors import DataError
 from dltrain.data.exact import check_precision, plain_array, quantities
-from dltrain.data.pixels import colors_are_last
+from dltrain.data.pixels import colors_are_last, colors_are_unclear
 from dltrain.data.raw import TEST, TRAIN, VAL, RawData, given_splits
 
 # splits by their number
@@ -36,11 +36,12 @@ def as_raw(found: Any) -> RawData:
     if isinstance(found, RawData):
         return found
     if isinstance(found, Dataset):
-        return _raw(*_samples(found), tuple(getattr(found, "classes", ())))
+        return _raw(*_samples(found), tuple(getattr(found, "classes", ())), _layout(_first_input(found)))
     if isinstance(found, tuple | list) and found and all(isinstance(part, Dataset) for part in found):
         return _split(list(found))
     if isinstance(found, tuple) and len(found) == 2 and all(hasattr(part, "__array__") for part in found):
-        return _raw(_array(_colors_first(found[0])), plain_array(found[1]), ())
+        layout = _layout(found[0][0]) if len(found[0]) else ()
+        return _raw(_array(_colors_first(found[0])), plain_array(found[1]), (), layout)
     raise DataError(
         f"the dataset is {_described(found)}; it must be a dltrain.data.raw.RawData, a torch Dataset with a length, a tuple of "
         "them (train, test) or (train, val, test), or a pair of arrays (inputs, targets)"
@@ -69,6 +70,7 @@ def _split(parts: list[Dataset[Any]]) -> RawData:
         torch.cat(inputs),
         np.concatenate([targets for _, targets in samples]),
         tuple(getattr(parts[0], "classes", ())),
+        _layout(_first_input(parts[0])),
     )
     marks = given_splits(dict(zip(_SPLITS[len(parts)], map(len, inputs), strict=True)))
     return replace(whole, split=marks)
@@ -153,13 +155,24 @@ def _colors_first(values: Any) -> Any:
     return np.moveaxis(array, 3, 1) if array.ndim == 4 and colors_are_last(array.shape) else array
 
 
-def _layout(inputs: Tensor) -> tuple[str, ...]:
-    """Return a line on images whose last axis looks like that of the colors, and which are tensors, so that it is not moved."""
-    if inputs.ndim != 4 or not colors_are_last(inputs.shape):
+def _first_input(dataset: Dataset[Any]) -> Any:
+    return _pair(dataset, 0)[0] if len(dataset) else None  # type: ignore[arg-type]
+
+
+def _layout(value: Any) -> tuple[str, ...]:
+    """Return a line on images (A, B, C) whose last axis may be that of the colors and is not moved.
+
+    Of tensors, it is not moved where it looks like that of the colors; of arrays, where the first axis does, too.
+    """
+    if hasattr(value, "getbands") or np.ndim(value) != 3:
         return ()
-    _, channels, height, width = inputs.shape
+    channels, height, width = shape = np.shape(value)
+    tensor = isinstance(value, Tensor)
+    if not (colors_are_last(shape) if tensor else colors_are_unclear(shape)):
+        return ()
+    cure = "tensor.movedim(-1, -3)" if tensor else "np.moveaxis(array, -1, -3)"
     return (
-        f"layout   the inputs are taken as {channels} channels of {height}×{width} pixels; if their colors are last: tensor.movedim(-1, 1)",
+        f"layout   the inputs are taken as {channels} channel{'s' * (channels > 1)} of {height}×{width} pixels; if their colors are last: {cure}",
     )
 
 
@@ -171,8 +184,7 @@ def _array(values: Any) -> Tensor:
     return tensor if tensor.dtype == torch.uint8 and tensor.ndim == 4 else tensor.float()
 
 
-def _raw(inputs: Tensor, targets: Any, names: Sequence[str]) -> RawData:
-    layout = _layout(inputs)
+def _raw(inputs: Tensor, targets: Any, names: Sequence[str], layout: tuple[str, ...]) -> RawData:
     kind = targets.dtype.kind
     if kind == "f":
         return RawData(

@@ -119,12 +119,12 @@ def is_of_val(metric: object) -> bool:
 def load_data(
     config: Config, door: Door, contract: Contract | None = None, tolerant: bool = False
 ) -> RawData:
-    """Load the dataset; a table is read by the contract of an earlier run, if it is given.
+    """Load the dataset; tables and arrays are read by the contract of an earlier run, if it is given.
 
     Without one, its features are those of the run whose weights are loaded, where it has the columns.
     """
     own = {key: value for key, value in config.dataset.items() if key not in COMMON_KEYS}
-    if contract is not None and contract.columns:
+    if contract is not None:
         runtime = {"contract": contract, "tolerant": tolerant}
         own |= {name: value for name, value in runtime.items() if takes(name, door, config)}
     elif contract is None and (like := contract_of_weights(config, door)) and takes("like", door, config):

@@ -107,7 +107,8 @@ class Given:
         else:
             array = read_array(self.path, _array_name(self.path, str(dataset.get("inputs", "inputs"))))
         images = len(contract.input_shape) == 3
-        inputs = as_inputs(array, str(dataset.get("channels", "auto"))) if images else array
+        channels = str(dataset.get("channels", "auto"))
+        inputs = as_inputs(array, channels, contract.input_shape) if images else array
         samples = array_of(inputs, contract.input_shape, self.name, np.shape(array))
         return finite(samples, self.name, self.tolerant)
 

@@ -15,6 +15,7 @@ from dltrain.config.schema import Config, objective_of, undivided
 from dltrain.data.batches import Joined, Split
 from dltrain.data.changes import data_changes
 from dltrain.data.contract import Contract, target_names
+from dltrain.data.errors import some
 from dltrain.data.raw import VAL
 from dltrain.data.spec import DataSpec
 from dltrain.data.split_names import SPLIT_NAMES
@@ -100,6 +101,7 @@ def score_runs(
     outputs: list[Predicted] = []
     losses: list[object] = []
     specs: list[DataSpec] = []
+    predicted: list[list[str]] = []
     # what several runs say alike
     tell = SayOnce()
     if whole and all(is_copy(*run) for run in zip(paths, configs, doors, strict=True)):
@@ -122,6 +124,7 @@ def score_runs(
         outputs.append({})
         losses.append(parts.loss)
         specs.append(parts.spec)
+        predicted.append(target_names(parts.contract))
         for name, split in parts.splits.items():
             if name == "test" and without_test:
                 continue
@@ -139,7 +142,7 @@ def score_runs(
     if len(paths) == 1:
         return scores
     shared = in_shared_units(*shared_measures(parts, losses, configs, outputs), specs)
-    return scores + ensemble(*shared, resamples)
+    return scores + ensemble(*shared, resamples, predicted)
 
 
 def build_scored(
@@ -318,6 +321,16 @@ def predict(
     return torch.cat(outputs, 1), torch.cat(targets)
 
 
+def _why_apart(apart: list[str], predicted: Sequence[list[str]]) -> str:
+    """Return why several runs have no ensemble on the splits `apart`."""
+    splits = f"{' and '.join(apart)} split{'s' * (len(apart) > 1)}"
+    for names in predicted[1:]:
+        if names != predicted[0]:
+            first, other = (some(map(repr, of)) for of in (predicted[0], names))
+            return f"the runs predict {first} and {other} on their {splits}"
+    return f"the runs do not share their {splits} (folds, other data, or another dataset.split_seed)"
+
+
 def mean_output(parts: Scored, passes: Tensor) -> Tensor:
     """Return one output for each sample from those of several passes: their mean in the space of the loss."""
     return passes[0] if len(passes) == 1 else combine(parts.loss, passes)
@@ -329,8 +342,13 @@ def measure(parts: Scored, logits: Tensor, targets: Tensor) -> dict[str, float]:
     return means | parts.measures.of(logits, targets)
 
 
-def ensemble(parts: Scored, outputs: list[Predicted], resamples: int = 0) -> list[Score]:
-    """Return the mean of several models' outputs, in the space of their loss, on the splits that they share, and name the others."""
+def ensemble(
+    parts: Scored, outputs: list[Predicted], resamples: int = 0, predicted: Sequence[list[str]] = ()
+) -> list[Score]:
+    """Return the mean of several models' outputs, in the space of their loss, on the splits that they share, and name the others.
+
+    predicted: the target columns of each run
+    """
     scores, apart = [], []
     for name, (first, targets) in outputs[0].items():
         logits = [output[name][0] for output in outputs]
@@ -343,8 +361,5 @@ def ensemble(parts: Scored, outputs: list[Predicted], resamples: int = 0) -> lis
         members = torch.stack(logits)
         scores.append(scored(parts, f"ensemble of {len(outputs)}", name, members, targets, resamples))
     if apart:
-        say(
-            f"the runs do not share their {' and '.join(apart)} split{'s' * (len(apart) > 1)} (folds, other data, or another "
-            "dataset.split_seed): scored one by one there, without an ensemble"
-        )
+        say(f"{_why_apart(apart, predicted)}: scored one by one there, without an ensemble")
     return scores

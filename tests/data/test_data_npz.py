@@ -30,7 +30,8 @@ def save(folder: Path, **arrays: np.ndarray) -> str:
         ((20, 8, 9), np.uint8, "auto", (20, 1, 8, 9), torch.uint8),
         ((20, 3, 8, 9), np.uint8, "auto", (20, 3, 8, 9), torch.uint8),
         ((20, 8, 9, 3), np.uint8, "auto", (20, 3, 8, 9), torch.uint8),
-        ((20, 3, 9, 3), np.uint8, "auto", (20, 3, 9, 3), torch.uint8),
+        ((20, 1, 28, 1), np.uint8, "auto", (20, 1, 28, 1), torch.uint8),
+        ((20, 3, 9, 3), np.uint8, "first", (20, 3, 9, 3), torch.uint8),
         ((20, 3, 9, 3), np.uint8, "last", (20, 3, 3, 9), torch.uint8),
         ((20, 5, 9, 3), np.float32, "first", (20, 5, 9, 3), torch.float32),
     ],
@@ -50,6 +51,40 @@ def test_inputs_of_every_form(
     moved = array.transpose(0, 3, 1, 2) if len(shape) == 4 and expected[1:] != shape[1:] else array
     assert np.array_equal(raw.inputs.numpy(), moved.reshape(expected))
     prepare(raw)
+
+
+@pytest.mark.parametrize(
+    ("shape", "first", "last"),
+    [
+        ((4, 4, 3), "4 channels of 4×3 pixels", "3 channels of 4×4"),
+        ((1, 8, 3), "1 channel of 8×3 pixels", "3 channels of 1×8"),
+        ((4, 6, 1), "4 channels of 6×1 pixels", "1 channel of 4×6"),
+        ((3, 3, 3), "3 channels of 3×3 pixels", "3 channels of 3×3"),
+    ],
+)
+def test_colors_that_may_be_first_or_last_are_refused_with_both_ways_out(
+    tmp_path: Path, shape: tuple[int, ...], first: str, last: str
+) -> None:
+    """An RGB image of 4×4 pixels was four channels of 4×3 pixels without a word."""
+    array = GENERATOR.integers(0, 200, (20, *shape)).astype(np.uint8)
+    path = save(tmp_path, inputs=array, targets=np.arange(20) % 2)
+    sizes = ", ".join(map(str, shape))
+    with pytest.raises(DataError) as error:
+        npz(path)
+    assert str(error.value) == (
+        f"the inputs have shape (N, {sizes}), whose colors may be first or last;\nset dataset.channels=first for {first}, or "
+        f"dataset.channels=last for {last}"
+    )
+    ways = {"first": array, "last": array.transpose(0, 3, 1, 2)}
+    for way, images in ways.items():
+        raw = npz(path, channels=way)  # type: ignore[arg-type]
+        assert np.array_equal(raw.inputs.numpy(), images)  # type: ignore[union-attr]
+        contract = prepare(raw).contract
+        assert contract is not None
+        again = npz(path, contract=contract).inputs
+        if way == "first" or len(set(shape)) > 1:
+            # the run tells it; where both ways have one shape, they were first
+            assert np.array_equal(again.numpy(), images)  # type: ignore[union-attr]
 
 
 def test_targets_of_every_form(tmp_path: Path) -> None:

@@ -362,6 +362,7 @@ def test_numbers_and_dates_in_an_unknown_form_are_named(tmp_path: Path, values: 
     assert not any(note.startswith("unread") for note in csv(path, "y", categorical=["size"]).notes)
 
 
+FULL_WIDTH = {ord(digit): chr(0xFF10 + int(digit)) for digit in "0123456789"}
 LOST = {
     "hours and minutes": [f"{i % 24}:{i * 7 % 60:02}" for i in range(ROWS)],
     "hours of twelve": [f"{i // 60:02}:{i % 60:02} AM" for i in range(ROWS)],
@@ -369,6 +370,9 @@ LOST = {
     "sign behind": [f"{i}.5-" if i % 2 else f"{i}.5" for i in range(ROWS)],
     "ranges": [f"{i}-{i + 100}" for i in range(ROWS)],
     "fractions": [f"{i}/7" for i in range(ROWS)],
+    "underscores": [f"{1000 + 37 * i:_}" for i in range(ROWS)],
+    "full-width digits": [str(1000 + i % 150).translate(FULL_WIDTH) for i in range(ROWS)],
+    "Arabic digits": ["".join(chr(0x660 + int(d)) for d in str(1000 + i)) for i in range(ROWS)],
     "limits": ["<0.5" if i % 6 == 1 else f"{i}.25" for i in range(ROWS)],
 }
 
@@ -387,6 +391,7 @@ def test_addresses_and_names_that_are_left_out_are_not_named(tmp_path: Path) -> 
         [f"{i} Main Street" for i in range(ROWS)],
         [f"{i % 150} Main Road {i}" for i in range(ROWS)],
         [f"k{i}-7" for i in range(ROWS)],
+        [f"{i}_{i * 7 % 90}" for i in range(ROWS)],
     ):
         raw = csv(table(tmp_path, size=texts), "y")
         assert "size" in raw.left_out and not [note for note in raw.notes if note.startswith("unread")]

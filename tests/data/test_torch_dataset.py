@@ -68,13 +68,28 @@ def test_colors_at_the_end_of_a_pair_are_moved_or_named(values, moved):
     pair = as_raw((values(), CLASSES.numpy()))
     wanted = torch.as_tensor(values()).float()
     assert pair.inputs.float().equal(wanted.movedim(-1, 1) if moved else wanted)
-    told = "layout   the inputs are taken as 5 channels of 4×3 pixels; if their colors are last: tensor.movedim(-1, 1)"
+    told = "layout   the inputs are taken as 5 channels of 4×3 pixels; if their colors are last: tensor.movedim(-1, -3)"
     assert (told in pair.notes) is not moved
     if not moved:
         for dataset in (TensorDataset(values(), CLASSES), Items(lambda i: (values()[i], int(CLASSES[i])))):
             raw = as_raw(dataset)
             assert told in raw.notes and raw.inputs.float().equal(wanted)
         assert not any("layout" in note for note in as_raw((values().movedim(-1, 1), CLASSES)).notes)
+
+
+def test_an_unclear_layout_of_arrays_is_named():
+    """Either axis of (4, 6, 3) may be that of the colors."""
+    values = np.arange(12 * 4 * 6 * 3, dtype=np.float32).reshape(12, 4, 6, 3)
+    told = "layout   the inputs are taken as 4 channels of 6×3 pixels; if their colors are last: np.moveaxis(array, -1, -3)"
+    for found in ((values, CLASSES.numpy()), Items(lambda i: (values[i], int(CLASSES[i])))):
+        raw = as_raw(found)
+        assert told in raw.notes and raw.inputs.equal(torch.from_numpy(values))
+    # what was moved is clear, and so are tensors and pictures
+    moved = as_raw((values.transpose(0, 2, 1, 3), CLASSES.numpy()))
+    assert moved.inputs.shape == (12, 3, 6, 4)
+    picture = as_raw(Items(lambda i: (Image.fromarray(np.zeros((6, 4, 3), np.uint8)), i % 2)))
+    for raw in (moved, picture, as_raw((torch.from_numpy(values), CLASSES))):
+        assert not any("layout" in note for note in raw.notes)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,6 @@ _AMOUNT = (
     rf"^(?P<open>\(?)(?P<sign>[+-]?){_BLANK}(?:(?P<before>{_CURRENCY}){_BLANK}(?P<inner>[+-]?)(?P<first>{_DIGITS})"
     rf"|(?P<second>{_DIGITS}?){_BLANK}(?P<after>{_CURRENCY}))(?P<close>\)?)$"
 )
-_FIRST_TEXTS = 1000
 # `(1,603.86)` in the books of a company
 _CLOSED = rf"^\(({_DIGITS})\)$"
 # Units that may stand side by side in a column by mistake; any other short word is a unit where the whole column has it. Single capitals
@@ -57,15 +57,31 @@ _LONG = (
 )
 _SYMBOL = r"°?[A-Za-zµμΩ]{1,4}[²³23]?"
 _MEASURE = rf"^(?P<number>[+-]?{_DIGITS}){_BLANK}(?P<unit>{_LONG}|{_SYMBOL}(?:/{_SYMBOL})?|°)$"
+_MEASURED = f"(?:{_MEASURE})|{durations.DURATION}"
 # what follows a number and counts or times instead of measuring
 COUNTING = frozenset(("st", "nd", "rd", "th", "am", "pm", "AM", "PM"))
 
 
 def amounts(texts: Any) -> Amounts:
-    """Read `$1,234.50`, `12 €`, `EUR 12` and `($5)`, which is -5; a column without any among its first texts has none."""
-    none = np.zeros(len(texts), "<U4")
-    if not text.matches(texts.slice(0, _FIRST_TEXTS), _AMOUNT).any():
-        return Amounts(texts, none)
+    """Read `$1,234.50`, `12 €`, `EUR 12` and `($5)`, which is -5."""
+    known = Amounts(texts, np.zeros(len(texts), "<U4"))
+    return _with(known, text.matches(texts, _AMOUNT), _amounts)
+
+
+def _with(known: Amounts, chosen: text.Flags, read: Callable[[Any], Amounts]) -> Amounts:
+    """Return texts with the `chosen` ones read: the parts of a text take much longer to find than whether it has them."""
+    if not chosen.any():
+        return known
+    if chosen.all():
+        return read(known.numbers)
+    found = read(known.numbers.filter(pa.array(chosen)))
+    units = known.units.astype(np.result_type(known.units, found.units))
+    units[chosen] = found.units
+    return Amounts(pc.replace_with_mask(known.numbers, pa.array(chosen), found.numbers), units)
+
+
+def _amounts(texts: Any) -> Amounts:
+    """Read texts all of which match `_AMOUNT`; a currency alone, and two signs, are no amount."""
     found = pc.extract_regex(texts, _AMOUNT)
 
     def joined(first: str, second: str) -> Any:
@@ -74,7 +90,7 @@ def amounts(texts: Any) -> Amounts:
 
     sign = joined("sign", "inner")
     closed = text.flags(pc.equal(joined("open", "close"), "()"))
-    good = text.flags(found.is_valid()) & text.matches(joined("first", "second"), r"\d")
+    good = text.matches(joined("first", "second"), r"\d")
     good &= text.flags(pc.equal(joined("open", "close"), "")) | (closed & text.flags(pc.equal(sign, "")))
     sign = pc.if_else(pa.array(closed), pa.scalar("-"), sign)
     plain = pc.utf8_trim_whitespace(pc.binary_join_element_wise(sign, joined("first", "second"), ""))
@@ -89,19 +105,21 @@ def quantities(texts: Any) -> Amounts:
     Durations such as `17:25:00` have the unit of seconds.
     """
     found = amounts(texts)
-    if (timed := durations.are_durations(texts)).any():
-        units = np.where(timed & (found.units == ""), durations.UNIT, found.units)
-        found = Amounts(found.numbers, units)
-    if not text.matches(texts.slice(0, _FIRST_TEXTS), _MEASURE).any():
-        return found
+    return _with(found, text.matches(texts, _MEASURED) & (found.units == ""), _measures)
+
+
+def _measures(texts: Any) -> Amounts:
+    """Read texts all of which match `_MEASURED`."""
     parts = pc.extract_regex(texts, _MEASURE)
+    valid = text.flags(parts.is_valid())
     # 1e3 is a number
-    good = text.flags(parts.is_valid()) & ~text.is_number(texts) & (found.units == "")
+    good = valid & ~text.is_number(texts)
     plain = pc.utf8_trim_whitespace(pc.struct_field(parts, "number").fill_null(""))
     words = pc.struct_field(parts, "unit").fill_null("").to_pylist()
-    units = np.array([spelled(word) for word in words], str)
-    numbers = pc.if_else(pa.array(good), plain, found.numbers)
-    return Amounts(numbers, np.where(good, units, found.units))
+    units = np.where(good, np.array([spelled(word) for word in words], str), "")
+    if not valid.all():
+        units = np.where(durations.are_durations(texts), durations.UNIT, units)
+    return Amounts(pc.if_else(pa.array(good), plain, texts), units)
 
 
 def spelled(unit: str) -> str:

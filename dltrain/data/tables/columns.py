@@ -157,7 +157,7 @@ class Columns:
             try:
                 values = attempt().cast(pa.float64()).to_numpy()
             except pa.ArrowException:
-                if not text.is_number(column.slice(0, 20).combine_chunks()).any():
+                if not _may_be_numbers(column.slice(0, 20).drop_null().combine_chunks()):
                     break
                 continue
             head = values[:100][~np.isnan(values[:100])]
@@ -524,6 +524,7 @@ class Columns:
     def _note_unread(self, name: str, coded: Coded, present: Flags, like: Flags) -> None:
         """Note a value of a column most of which are `like` numbers or dates, though none of the known forms."""
         like = like | shapes.has_clock(coded.texts) | text.is_date_like(coded.texts)
+        like |= shapes.are_numbers_elsewhere(coded.texts)
         if like.any():
             like |= text.looks_like_numbers(coded.texts)
         if name in self.targets or not 2 * coded.counts[present & like].sum() > coded.counts[present].sum():
@@ -863,6 +864,12 @@ def _are_codes(coded: Coded, present: Flags) -> bool:
     """Whether all values are digits, some with leading zeros or too many for a number: postal codes, accounts."""
     codes = text.holds_codes(coded.texts) or texts_merge(coded.texts)
     return codes and bool(text.is_digits(coded.texts)[present].all())
+
+
+def _may_be_numbers(texts: Any) -> bool:
+    """Whether the first values leave it open that a column is numbers: some are numbers or missing, or there are none."""
+    known = text.is_number(texts) | text.is_word(texts, text.MISSING | text.MISSING_AMONG_NUMBERS)
+    return not len(texts) or bool(known.any())
 
 
 def _are_large(values: Floats) -> bool:

@@ -36,14 +36,13 @@ _ISO = (
     rf"^(?P<sign>[+-]?)P(?:(?P<weeks>{_NUMBER})W)?(?:(?P<days>{_NUMBER})D)?"
     rf"(?:T(?:(?P<hours>{_NUMBER})H)?(?:(?P<minutes>{_NUMBER})M)?(?:(?P<seconds>{_NUMBER})S)?)?$"
 )
+DURATION = f"(?:{_CLOCK})|(?:{_ISO})"
 _PARTS = {"weeks": 604_800.0, "days": 86_400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
-_FIRST_TEXTS = 1000
 
 
 def are_durations(texts: Any) -> Flags:
-    """Tell which texts are durations; a column without any among its first texts has none."""
-    first = texts.slice(0, _FIRST_TEXTS)
-    if not text.matches(first, f"(?:{_CLOCK})|(?:{_ISO})").any():
+    """Tell which texts are durations."""
+    if not text.matches(texts, DURATION).any():
         return np.zeros(len(texts), bool)
     # P and PT have no part, and PT none behind the T
     return text.matches(texts, _CLOCK) | (text.matches(texts, _ISO) & text.matches(texts, "[WDHMS]$"))

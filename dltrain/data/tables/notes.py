@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ _CHANCE = 1e-9
 _TELLING = 100  # fewer rows do not tell that a column alone gives the classes
 # values of a column that groups rows, and their share of the rows
 _LEAST_GROUPS, _MOST_GROUPS = 10, 0.7
+_LOOKED_AT = 1000  # rows, before all are
 _OTHERS = 10  # fewer values do not tell what is far from them
 _ROWS = 6  # of which a note has the numbers
 LISTED = 20  # columns that are left out and named in the header
@@ -263,9 +265,7 @@ def telling_notes(columns: Sequence[Column], targets: Tensor, target: str) -> li
     if targets.is_floating_point() or len(targets) < _TELLING:
         return []
     classes = targets.numpy()
-    names = [
-        c.name for c in columns if c.format.kind != "date" and _tells(c, classes, 1000) and _tells(c, classes)
-    ]
+    names = [c.name for c in columns if c.format.kind != "date" and _tells(c.values, classes)]
     notes = []
     if names:
         notes.append(
@@ -293,11 +293,20 @@ def _of_one_class(rows: NDArray[np.bool_], classes: NDArray[np.int64]) -> bool:
     return share < 1 and len(found) * math.log(share) < math.log(_CHANCE)
 
 
-def _tells(column: Column, classes: NDArray[np.int64], first: int | None = None) -> bool:
-    """Whether each value of the first rows goes with one class, and is in 10 rows on average."""
-    values, codes = np.unique(column.values[:first], return_inverse=True)
-    pairs = np.unique(codes * (int(classes.max()) + 1) + classes[:first])
-    return 1 < len(values) <= len(codes) / 10 and len(pairs) == len(values)
+def _tells(values: NDArray[Any], classes: NDArray[np.int64]) -> bool:
+    """Whether each value goes with one class, and is in 10 rows on average."""
+    # most columns are ruled out by a few rows; values with 10 rows on average repeat among any of them
+    few, pairs = _different(values[:_LOOKED_AT], classes[:_LOOKED_AT])
+    if pairs != few or few == len(values[:_LOOKED_AT]):
+        return False
+    count, pairs = _different(values, classes)
+    return 1 < count <= len(values) / 10 and pairs == count
+
+
+def _different(values: NDArray[Any], classes: NDArray[np.int64]) -> tuple[int, int]:
+    """Return the numbers of different values, and of different pairs of a value and a class."""
+    found, codes = np.unique(values, return_inverse=True)
+    return len(found), len(np.unique(codes * (int(classes.max()) + 1) + classes))
 
 
 def part_notes(parts: list[Part]) -> list[str]:

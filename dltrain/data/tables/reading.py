@@ -194,8 +194,8 @@ class DecimalMarks:
 
     def _look_at_plain(self, name: str) -> None:
         column = self._table.columns[name]
-        # in most columns, the first rows show it
-        if point_evidence(column.slice(0, _FIRST_ROWS)):
+        # in most columns, the first rows show it; beside a decimal comma of the training, each number is looked at
+        if self._known.get(name, ".") == "." and point_evidence(column.slice(0, _FIRST_ROWS)):
             self.shown[name] = "."
         else:
             self._look(name, column)

@@ -25,11 +25,13 @@ def are_numbers_joined(texts: Any) -> Flags:
 
 def have_bare_exponents(column: Any) -> bool:
     """Tell whether all values of a column of text, and at least two, are numbers such as 4E2, without a sign or a fraction."""
-    for part in (column.slice(0, 20), column):
-        values = [value.strip() for value in part.unique().to_pylist() if not is_missing(value)]
-        if len(values) < 2 or not all(re.fullmatch(r"\d+[eE]\d+", value) for value in values):
-            return False
-    return True
+    # most columns are ruled out by a few values
+    return _are_bare_exponents(column.slice(0, 20), 0) and _are_bare_exponents(column, 2)
+
+
+def _are_bare_exponents(column: Any, least: int) -> bool:
+    values = [value.strip() for value in column.unique().to_pylist() if not is_missing(value)]
+    return len(values) >= least and all(re.fullmatch(r"\d+[eE]\d+", value) for value in values)
 
 
 def is_missing(value: str | None) -> bool:
@@ -40,6 +42,13 @@ def is_missing(value: str | None) -> bool:
 def has_clock(texts: Any) -> Flags:
     """Tell which texts are times of a day, such as 09:30."""
     return matches(texts, r"^\d{1,2}:\d{2}(:\d{2})?( ?(?i:[ap]m))?$")
+
+
+def are_numbers_elsewhere(texts: Any) -> Flags:
+    """Tell which texts are numbers as Python writes them, such as 16_617, or in the digits of another script, such as full-width ones."""
+    return matches(
+        texts, r"^[+-]?\d{1,3}(_\d{3})+(\.\d*)?$|^[+-]?[\p{Nd}.,．，٫٬]*[^\P{Nd}\d][\p{Nd}.,．，٫٬]*$"
+    )
 
 
 def begins_with_number(texts: Any) -> Flags:

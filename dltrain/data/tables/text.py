@@ -176,6 +176,8 @@ _DAYS = (
 DIGITS = "%Y%m%d"
 _CLOCKS = ("", " %H:%M:%S", " %H:%M")
 _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?"
+# different texts that rule out most formats
+_LOOKED_AT = 200
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
 _DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?(\D|$)|^[A-Za-z]{3,9} \d{1,4}|^\d{1,2}[- ][A-Za-z]{3}[, -]"
 
@@ -199,12 +201,21 @@ def offsets(texts: Any) -> list[str]:
 
 def date_formats(texts: Any) -> list[str]:
     """Return the formats that read the most of these texts; several where day and month can be taken for each other."""
+    texts = texts.filter(pa.array(is_date_like(texts)))
     timed = bool(pc.any(pc.match_substring(texts, ":")).as_py())
     formats = ["iso", *(day + clock for day in _DAYS for clock in (_CLOCKS if timed else _CLOCKS[:1]))]
-    for part in (texts.slice(0, 200), texts):  # most formats are ruled out by a few texts
+    # most formats are ruled out by a few texts, wherever these stand
+    for part, least in ((spread_sample(texts, _LOOKED_AT), 0.5), (texts, 1.0)):
         read = {form: int(dates(part, form)[1].sum()) for form in formats}
-        formats = [form for form, count in read.items() if count and count == max(read.values())]
+        formats = [form for form, count in read.items() if count and count >= least * max(read.values())]
     return formats
+
+
+def spread_sample(texts: Any, most: int) -> Any:
+    """Return at most `most` texts, evenly spread: what the first ones are depends on how a file is sorted."""
+    if len(texts) <= most:
+        return texts
+    return texts.take(pa.array(np.linspace(0, len(texts) - 1, most).astype(np.int64)))
 
 
 def dates(texts: Any, form: str) -> tuple[Times, Flags]:

@@ -107,7 +107,12 @@ def _read(path: Path, names: list[str]) -> dict[str, Array]:
                         f"{some(archive.files)} (dataset.inputs, dataset.targets, dataset.split and "
                         "dataset.groups name them)"
                     )
-            return {name: archive[name] for name in names}
+            found = {name: archive[name] for name in names}
+            for name, array in found.items():
+                # a few bytes could name any number of such samples
+                if array.ndim and len(array) and array.nbytes == 0:
+                    raise DataError(f"array {name!r} of {path} has the shape {array.shape} and no value")
+            return found
     except DataError:
         raise
     except (

@@ -23,7 +23,7 @@ from dltrain.text import utf8
 TITLES = {
     "lr": "Learning rate",
     "grad_norm": "Gradient norm",
-    "seconds": "Seconds per epoch",
+    "seconds": "Seconds per evaluation",
     "images_per_second": "Samples per second",
 }
 

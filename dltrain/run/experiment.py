@@ -37,7 +37,7 @@ from dltrain.run.failures import explain, never_finite, problem_of
 from dltrain.run.lineage import digest_of_weights
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
-from dltrain.run.tuning import resolve_auto
+from dltrain.run.tuning import resolve_auto, searched_keys
 from dltrain.storage import manifest
 from dltrain.storage.files import replace
 from dltrain.storage.lock import Lock
@@ -75,6 +75,7 @@ def prepare(
     flat = saved.flat(saved.as_saved(config))
     code = digests_of(flat)
     weights = digest_of_weights(config, earlier)
+    searched = searched_keys(config, earlier)
     config = resolve_auto(config, door, keys_of(overrides) if earlier is None else ())
     contract = None if earlier is None else read_contract(earlier)
     statistics = None if earlier is None else checked_statistics(earlier, contract)
@@ -105,6 +106,7 @@ def prepare(
         code=code,
         longer=longer,
         weights=weights,
+        searched=searched,
     )
 
 

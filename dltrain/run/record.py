@@ -77,6 +77,7 @@ def facts(experiment: Experiment) -> dict[str, object]:
         "config": saved.flat(saved.as_saved(config)),
         **({"code": experiment.code} if experiment.code else {}),
         **({"longer": list(experiment.longer)} if experiment.longer else {}),
+        **({"searched": list(experiment.searched)} if experiment.searched else {}),
         **({"first_weights": experiment.weights} if experiment.weights else {}),
         "processor": processor(),
         **({"stacked": True} if experiment.stacked else {}),

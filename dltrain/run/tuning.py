@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from dltrain.errors import UserError
 from dltrain.optimizers.stepping import ONE_LOSS
 from dltrain.run.build import build
 from dltrain.run.rehearsal import Scratch
+from dltrain.storage.summary import read_json, texts
 from dltrain.text import first_line, say
 from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
@@ -44,6 +46,16 @@ def resolve_auto(config: Config, door: Door, given: Collection[str] = ()) -> Con
         return _resolve(config, door, given)
     finally:
         torch.set_num_threads(threads)
+
+
+def searched_keys(config: Config, earlier: Path | None = None) -> tuple[str, ...]:
+    """Return the keys that trials have to find, since they are `auto`; of a run to resume, those that it recorded."""
+    if earlier is None:
+        return tuple(key for key in ("lr", "batch_size") if getattr(config, key) == "auto")
+    try:
+        return tuple(texts(read_json(earlier / "summary.json").get("searched")))
+    except (OSError, ValueError):
+        return ()
 
 
 def _resolve(config: Config, door: Door, given: Collection[str]) -> Config:

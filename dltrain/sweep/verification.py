@@ -196,8 +196,8 @@ def best(folder: Path, verdict: Verdict, catalogue: Catalogue) -> Iterator[Findi
 
 
 def without_repetition(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe without the keys whose values are repetitions, such as `dataset.split_seed`."""
-    return {path: value for path, value in leaves(recipe) if path not in REPLICATES}
+    """Return a recipe without the keys whose values are repetitions, such as `dataset.split_seed`, and without their number."""
+    return {path: value for path, value in leaves(recipe) if path not in (*REPLICATES, "folds")}
 
 
 def ranking(folder: Path, verdict: Verdict, source: Source) -> Iterator[Finding]:

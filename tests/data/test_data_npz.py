@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,20 @@ def test_files_that_are_not_there_or_damaged(tmp_path: Path) -> None:
     np.save(tmp_path / "single.npy", np.zeros(3))
     with pytest.raises(DataError, match="cannot read .*single.npy"):
         npz(str(tmp_path / "single.npy"))
+
+
+@pytest.mark.parametrize("arrays", [
+    {"inputs": np.zeros((10**9, 0), np.float32), "targets": np.zeros((10**9, 0), np.float32)},
+    {"inputs": np.zeros((4, 2)), "targets": np.zeros(4, "<U0")},
+])  # fmt: skip
+def test_samples_without_a_value_are_refused(tmp_path, arrays):
+    """Found by a hostile tester: 472 bytes named any number of samples, and filled the memory."""
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        for name, array in arrays.items():
+            kind = "<U0" if array.dtype.kind == "U" else array.dtype.str
+            header = {"descr": kind, "fortran_order": False, "shape": array.shape}
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array_header_1_0(member, header)
+                member.write(array.tobytes() if kind != "<U0" else b"")
+    with pytest.raises(DataError, match="and no value"):
+        npz(str(tmp_path / "d.npz"))

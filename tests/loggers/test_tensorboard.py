@@ -86,7 +86,7 @@ def test_custom_scalars_put_train_and_val_in_one_chart(finished: EventAccumulato
         "Accuracy": ["^train/accuracy$", "^val/accuracy$"],
         "Learning rate": ["^lr$"],
         "Gradient norm": ["^grad_norm$"],
-        "Seconds per epoch": ["^seconds$"],
+        "Seconds per evaluation": ["^seconds$"],
         "Samples per second": ["^images_per_second$"],
     }
 

@@ -41,6 +41,21 @@ def compared(*folders, metric=None):
     return comparison.compare(members_of(list(folders)), metric)
 
 
+def test_a_rate_that_a_recipe_lets_find_is_auto_in_each_repetition(workdir, dltrain, capsys):
+    """The text `lr=auto` of the command line decided: of a recipe, a lucky subset of the seeds was ranked first."""
+    (workdir / "conf" / "experiment").mkdir(parents=True)
+    (workdir / "conf/experiment/au.yaml").write_text("# @package _global_\nlr: auto\nepochs: 1\n")
+    words = ("dataset=wine", "dataset.normalize=none", "optimizer=sgd", "seed=0,1")
+    assert dltrain("-m", "experiment=au", *words, "name=ra") == 0
+    assert "lr=auto chose" in capsys.readouterr().out
+    (folder,) = workdir.glob("outputs/ra/*")
+    rates = {member.config["lr"] for member in members_of([folder])}
+    assert len(rates) == 2
+    (group,) = compared(folder).groups
+    assert len(group.members) == 2
+    assert all(member.summary["searched"] == ["lr"] for member in group.members)
+
+
 def test_runs_of_edited_code_are_a_configuration_apart(workdir):
     """They were repetitions, and the run of the new code was thrown out as a copy."""
     codes = {"my_models.py": "a" * 64, "other.py": "c" * 64}, {"my_models.py": "b" * 64, "other.py": "c" * 64}

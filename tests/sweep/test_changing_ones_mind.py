@@ -332,6 +332,17 @@ def test_equal_values_run_once(dltrain, capsys, axis, labels):
     assert rows == labels
 
 
+def test_best_yaml_of_folds_is_a_recipe_that_trains(workdir, dltrain):
+    """It kept the number of folds without a fold, which is refused."""
+    words = ("dataset=iris", "model=linear", "lr=0.1,0.01", "epochs=1", "folds=3", "fold=0,1,2")
+    assert dltrain("-m", *words) == 0
+    folder = sweep_folder(workdir)
+    (workdir / "conf" / "experiment").mkdir(parents=True)
+    shutil.copy(folder / "best.yaml", workdir / "conf/experiment/best.yaml")
+    assert dltrain("experiment=best") == 0
+    assert dltrain("verify", folder) == 0
+
+
 def test_best_yaml_names_no_seed_and_states_the_mean(workdir, dltrain):
     assert dltrain("-m", "lr=0.1,0.01", "seed=0,1,2", *BRIEF) == 0
     folder = sweep_folder(workdir)

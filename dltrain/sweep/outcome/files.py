@@ -85,7 +85,9 @@ def write_best(plan: Plan, row: Row, catalogue: Catalogue, file: Path) -> None:
     """Write best.yaml: the best configuration as a recipe for `experiment=`, without what tells its repetitions apart."""
     import yaml
 
-    overrides = plan.overrides(row.chosen)
+    chosen = plan.overrides(row.chosen)
+    # a number of folds says nothing without the fold, which is what tells the repetitions apart
+    overrides = [text for text in chosen if not text.startswith("folds=") or any(map(is_fold, chosen))]
     recipe = recipe_of(overrides, catalogue)
     head = "\n".join(
         [
@@ -97,6 +99,10 @@ def write_best(plan: Plan, row: Row, catalogue: Catalogue, file: Path) -> None:
     )
     body = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else ""
     write(file, f"{head}\n{body}")
+
+
+def is_fold(text: str) -> bool:
+    return text.startswith("fold=")
 
 
 def recipe_of(overrides: Sequence[str], catalogue: Catalogue) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dltrain.errors import CheckpointProblem
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.index import number_of, scan
 from dltrain.storage.job_names import job_number
-from dltrain.storage.summary import read_json, read_summary
+from dltrain.storage.summary import read_json, read_summary, texts
 
 # fields of a summary that a table of runs shows
 _SHOWN = ("status", "metric", "objective", "best_epoch", "seconds")
@@ -74,6 +74,11 @@ class Member:
     def first_weights(self) -> str:
         """Return the digest of the file that its initial weights come from; "" where there is none, or it is not known."""
         return str(self.summary.get("first_weights") or "")
+
+    @property
+    def searched_rate(self) -> bool:
+        """Return whether its rate is one that lr=auto found, wherever that was set."""
+        return AUTO in self.overrides or "lr" in texts(self.summary.get("searched"))
 
     @property
     def code(self) -> dict[str, str]:
@@ -149,13 +154,13 @@ def choices_of(members: Sequence[Member], asked: bool = False) -> list[dict[str,
 
 def as_asked(member: Member) -> dict[str, Any]:
     """Return the configuration of a run, with lr=auto where it was asked for."""
-    rate = {"lr": "auto", "optimizer.lr": "auto"} if AUTO in member.overrides else {}
+    rate = {"lr": "auto", "optimizer.lr": "auto"} if member.searched_rate else {}
     return member.config | {key: value for key, value in rate.items() if key in member.config}
 
 
 def rates_note(members: Sequence[Member]) -> str:
     """Return which rates lr=auto chose for the repetitions of a configuration; empty where it chose one."""
-    rates = [member.config.get("optimizer.lr") for member in members if AUTO in member.overrides]
+    rates = [member.config.get("optimizer.lr") for member in members if member.searched_rate]
     texts = [f"{rate:.3g}" for rate in rates if isinstance(rate, int | float)]
     return f"{AUTO} chose {', '.join(texts)}" if len(set(texts)) > 1 else ""
 

@@ -58,10 +58,14 @@ def different_rates(rows: Iterable[Row]) -> list[str]:
     notes = []
     for row in rows:
         # only such jobs: each is read from its folder
-        members = [Member(job.folder) for job in row.jobs if AUTO in job.overrides and not job.failed]
+        members = [Member(job.folder) for job in row.jobs if _searched_rate(job) and not job.failed]
         if len(members) > 1 and (note := rates_note(members)):
             notes.append(f"{row.label()}: {note}")
     return notes
+
+
+def _searched_rate(job: Job) -> bool:
+    return AUTO in job.overrides or "lr" in texts(job.summary.get("searched"))
 
 
 def remark_notes(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:

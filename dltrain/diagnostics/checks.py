@@ -99,7 +99,7 @@ def gradients(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> 
     named = [(name, p) for name, p in twin.named_parameters() if p.requires_grad]
     with torch.no_grad():
         for parameter in twin.parameters():
-            size = 0.01 * (parameter.square().mean().sqrt() + 0.01)
+            size = 0.01 * (parameter.square().mean().sqrt() + 1)
             drawn = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
             parameter.add_(size * drawn)
     with still(twin):

@@ -68,6 +68,11 @@ def test_right_gradients_pass_and_wrong_ones_are_named():
     sound = list(checks.gradients(net(), LOSS, *data()))
     assert all(check.passed for check in sound)
     assert any(check.found == "off by rounding alone" for check in sound)
+    # all units at the kink of relu
+    zeros = net()
+    for parameter in zeros.parameters():
+        nn.init.zeros_(parameter)
+    assert all(check.passed for check in checks.gradients(zeros, LOSS, *data()))
     found = {check.name: check.passed for check in checks.gradients(Wrong(), LOSS, *data())}
     assert found == {
         "gradient of below.weight": False, "gradient of below.bias": False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -16,11 +17,11 @@ from dltrain.config.keys import LENGTH, SAFE, is_safe
 from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
-from dltrain.storage import event_log, manifest
-from dltrain.storage.files import clear_temporary
+from dltrain.storage import manifest
 from dltrain.storage.folder_names import SWEEP_RECORD, check_files, is_run, runs_in
 from dltrain.storage.job_names import named_by_number
 from dltrain.storage.lock import Lock
+from dltrain.storage.sealing import complete
 from dltrain.storage.shelves import check_not_shelved
 from dltrain.storage.summary import FINISHED, read_summary, texts
 from dltrain.text import say
@@ -51,8 +52,9 @@ def _resume(path: Path, given: list[str], config_dir: str | None, lock: Lock) ->
     config = saved.read(path, catalogue, overrides)
     door = door_for_saved(config, catalogue, overrides)
     warn_of_direction(path, config)
-    lengthened = lengths([*lengthened_before(path, config), *overrides])
-    if not lengthened and complete_manifest(path):
+    begun, former_length = lengthened_before(path, config)
+    lengthened = lengths([*begun, *overrides])
+    if not lengthened and complete(path):
         say(f"{path} is finished; its {manifest.NAME}, which was missing, is written")
         return 0
     earlier = check_resumable(path, longer=bool(lengthened))
@@ -65,8 +67,8 @@ def _resume(path: Path, given: list[str], config_dir: str | None, lock: Lock) ->
     command, former = str(earlier.get("command", "")), [str(o) for o in earlier.get("overrides", [])]
     longer = tuple(lengths([*texts(earlier.get("longer")), *lengthened]))
     built = experiment.prepare(config, door, command, former, startup, path, longer=longer)
-    if overrides:
-        check_longer(path, built, saved.read(path, catalogue, []), door)
+    if overrides or begun:
+        check_longer(path, built, saved.read(path, catalogue, former_length), door)
     with logging_to(path):
         experiment.run(built, path, resume=True, strict=strict, lock=lock)
     return 0
@@ -82,31 +84,25 @@ def lengths(overrides: Iterable[str]) -> list[str]:
     return list(last.values())
 
 
-def lengthened_before(path: Path, config: Config) -> list[str]:
-    """Return the length of a run whose summary has another one: a resume with more was killed before it wrote the summary."""
+def lengthened_before(path: Path, config: Config) -> tuple[list[str], list[str]]:
+    """Return the length of a run and the one that its summary has, where a resume with more was killed before it wrote that.
+
+    It had removed the hashes, so that of a run which has them, nobody began to lengthen it.
+    """
     summary = read_summary(path)
-    told = summary.get("config")
-    if summary["status"] != "completed" or not isinstance(told, dict):
-        return []
-    now = {key: getattr(config, key) for key in LENGTH}
-    return [f"{key}={value}" for key, value in now.items() if value is not None and told.get(key) != value]
-
-
-def complete_manifest(path: Path) -> bool:
-    """Write the hashes of a finished run that was killed before it could; return whether they were missing."""
-    summary = read_summary(path)
-    # earlier versions wrote neither
-    missing = "format" in summary and not os.path.lexists(path / manifest.NAME)
-    if summary["status"] not in FINISHED or not missing:
-        return False
-    # of a run whose last checkpoint was saved, and the one before it not yet deleted
-    from dltrain.storage.checkpoint import clear_unfinished
-
-    clear_temporary(path)
-    clear_unfinished(path / "checkpoints")
-    event_log.complete(path, summary)
-    manifest.write(path, manifest.covered(path))
-    return True
+    told, steps = summary.get("config"), summary.get("steps")
+    if (
+        summary["status"] != "completed"
+        or os.path.lexists(path / manifest.NAME)
+        or not isinstance(told, dict)
+    ):
+        return [], []
+    now = {key: value for key in LENGTH if (value := getattr(config, key)) is not None}
+    then = {key: value for key in LENGTH if type(value := told.get(key)) in (int, float)}
+    grown = any(value > then.get(key, steps if key == "steps" else math.inf) for key, value in now.items())
+    if not grown or not then or type(steps) is not int:
+        return [], []
+    return [f"{key}={value}" for key, value in now.items()], [f"{key}={value}" for key, value in then.items()]
 
 
 def warn_of_direction(path: Path, config: Config) -> None:

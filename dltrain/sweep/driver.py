@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from dltrain.config.schema import Config
 from dltrain.errors import FolderInUse, ResourceProblem, UserError
 from dltrain.storage.folder_names import SWEEP_STUDY, check_files
+from dltrain.storage.sealing import complete_job
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.backends.protocol import CompleteBackend, Ended, Evaluated, Event, Started, checked
 from dltrain.sweep.begun import begun_jobs
@@ -134,6 +135,7 @@ class Driver:
             for job, digest in begun_jobs(self.plan, self.folder):
                 self.add(job)
                 if job.is_done and digest is not None:
+                    complete_job(job.folder)
                     self.books.note(job, digest)
         self.books.flush(now=True)
         begun = {job.number for job in self.jobs}
@@ -158,6 +160,8 @@ class Driver:
         for job in jobs:
             check_files(job.folder)
             job.read()
+            if job.is_done:
+                complete_job(job.folder)
             self.add(job)
         self.open[jobs[0].trial] = Open(trial, jobs)
         self.close_if_done(jobs[0].trial)
@@ -384,6 +388,8 @@ class Driver:
         del self.running[job.number]
         begun = self.started.pop(job.number, None)
         job.read_again("interrupted" if self.ending and begun is not None else "waiting")
+        if job.is_done:
+            complete_job(job.folder)
         if not job.is_done and (self.ending or job.number in self.withdrawn):
             pass
         elif not job.is_done and event.code == FolderInUse.exit_code:

@@ -804,6 +804,48 @@ def test_a_lengthened_run_that_is_killed_in_its_records_is_lengthened(
     assert_equal(Run(small).best_weights, Run(whole).best_weights)
 
 
+def test_an_edited_length_is_no_lengthening(small, dltrain):
+    """Found by a hostile tester: `resume` of a finished run whose config.yaml was edited sealed the edited record."""
+    file, sealed = small / "config.yaml", everything()
+    text = file.read_text()
+    for epochs in (2, 5):
+        file.write_text(text.replace("epochs: 3", f"epochs: {epochs}"))
+        assert findings_of(small)
+        with pytest.raises(CheckpointProblem, match="there is nothing to resume"):
+            dltrain("resume", small)
+        file.write_text(text)
+        assert everything() == sealed
+    # without hashes only more of it, and only what `resume RUN epochs=…` could do
+    (small / manifest.NAME).unlink()
+    file.write_text(text.replace("epochs: 3", "epochs: 2"))
+    assert dltrain("resume", small) == 0
+    assert "summary.json, config, epochs" in findings_of(small)
+
+
+def test_a_lengthening_that_the_schedule_forbids_is_refused(workdir, train, dltrain):
+    run = train("dataset=iris", "model=linear", "schedule=cosine", "epochs=2")
+    with pytest.raises(UserError, match="depends on the total number of steps"):
+        dltrain("resume", run.path, "epochs=4")
+    (run.path / manifest.NAME).unlink()
+    file = run.path / "config.yaml"
+    file.write_text(file.read_text().replace("epochs: 2", "epochs: 4"))
+    with pytest.raises(UserError, match="depends on the total number of steps"):
+        dltrain("resume", run.path)
+
+
+def test_a_job_that_was_killed_before_its_last_file_is_completed_by_its_sweep(workdir, dltrain):
+    """Found by a hostile tester: the honest job was called forged, and nothing healed it."""
+    shutil.copytree(swept().path, workdir / "S")
+    record = workdir / "S/sweep.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": False}))
+    job = job_at(workdir / "S", 1)
+    for file in (job / manifest.NAME, workdir / "S" / manifest.NAME, workdir / "S/books.sqlite"):
+        file.unlink(missing_ok=True)
+    assert dltrain("-m", "sweep.resume=S") == 0
+    assert (job / manifest.NAME).is_file() and not (job / "run.lock").exists()
+    assert dltrain("verify", "S") == 0
+
+
 def test_a_run_is_held_from_the_reading_of_its_records_on(small, dltrain, monkeypatch):
     """Found by a hostile tester: the second of two `resume` rewrote config.yaml of the run that the first had completed."""
     from dltrain.run import experiment

@@ -326,13 +326,8 @@ class Run:
         texts = [*self._changes, *change_texts(changes, knobs)]
         with hosted():
             from dltrain.commands.asked import decision_of
-            from dltrain.commands.evaluate import (
-                chosen_metrics,
-                names_other_data,
-                of_own_data,
-                read,
-                without_test,
-            )
+            from dltrain.commands.decided import of_own_data
+            from dltrain.commands.evaluate import chosen_metrics, names_other_data, read, without_test
             from dltrain.commands.resume import warn_of_direction
 
             metrics, texts = chosen_metrics(texts, self._words())
@@ -415,7 +410,8 @@ class Run:
         from dltrain.run.hosting import hosted, torch_kept
 
         with hosted():
-            from dltrain.commands.evaluate import check_decided, columns_of, named_copies
+            from dltrain.commands.decided import check_decided, columns_of
+            from dltrain.commands.evaluate import named_copies
             from dltrain.config.keys import OF_PICTURES
 
             config, door = self._built_from or self._saved(list(self._changes))

@@ -9,6 +9,7 @@ from typing import Any
 
 from dltrain.commands.asked import distinct_runs, moved_data, take_threshold
 from dltrain.commands.configurations import check_no_sweep
+from dltrain.commands.decided import check_decided, columns_of, of_own_data
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
 from dltrain.commands.train import say_what_is_read
 from dltrain.config import saved
@@ -16,12 +17,11 @@ from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.data_files import check_beside
 from dltrain.config.door import door_for_saved
-from dltrain.config.keys import DIVIDING, OF_COLUMNS, SPLITTING, check_division, check_used
-from dltrain.config.schema import Config, DatasetKnobs, Node
+from dltrain.config.keys import DIVIDING, SPLITTING, check_division, check_used
+from dltrain.config.schema import Config, DatasetKnobs
 from dltrain.config.validation import check_copies, plain_config
 from dltrain.config.values import check_value
 from dltrain.errors import DataProblem, UserError
-from dltrain.errors import typed as command
 
 COMMON = frozenset(field.name for field in fields(DatasetKnobs))
 
@@ -104,40 +104,9 @@ def read(
     return named_copies(config, catalogue)
 
 
-def columns_of(dataset: Node) -> tuple[str, ...]:
-    """Return the keys of a dataset with columns by which a run chose and read them; nothing for other datasets."""
-    return OF_COLUMNS if dataset.keys() >= {*OF_COLUMNS} else ()
-
-
-def check_decided(
-    path: Path, config: Config, overrides: list[str], catalogue: Catalogue, keys: Iterable[str]
-) -> None:
-    """Refuse changes of keys of the data that would do nothing: data.json of the run has what they decided."""
-    typed = {text.partition("=")[0].lstrip("+"): text for text in overrides}
-    given = [key for key in keys if f"dataset.{key}" in typed]
-    original = saved.read(path, catalogue, of_own_data(overrides)).dataset if given else {}
-    for key in given:
-        if config.dataset.get(key) == original.get(key):
-            continue
-        text = typed[f"dataset.{key}"]
-        saved.repeating(path, catalogue)(text)
-        other = f" If that file has it under another name, rename its column to {original[key]}." * (
-            key == "target"
-        )
-        raise UserError(
-            f"`dataset.{key}` cannot change here: data.json of the run has what it decided. Leave {text} out.{other}\n"
-            f"For a run with that change: {command('rerun', path, text)}"
-        )
-
-
 def without_test(overrides: Iterable[str]) -> bool:
     """Return whether the changes close the test split, as configurations of the jobs of a sweep do without them."""
     return any(text.lstrip("+") == "evaluation.test=false" for text in overrides)
-
-
-def of_own_data(overrides: list[str]) -> list[str]:
-    """Return the changes that leave the data of a run and their splits as they were."""
-    return [text for text in overrides if not text.startswith(("dataset", "folds=", "fold="))]
 
 
 def chosen_metrics(overrides: list[str], catalogue: Catalogue) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from dltrain.commands.evaluate import check_decided, columns_of
+from dltrain.commands.decided import check_decided, columns_of
 from dltrain.commands.resume import split_arguments, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue

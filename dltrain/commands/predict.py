@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from dltrain.commands.asked import distinct_runs, moved_data, take_threshold
 from dltrain.commands.configurations import check_no_sweep
-from dltrain.commands.evaluate import check_decided, columns_of, named_copies
+from dltrain.commands.decided import check_decided, check_reading, columns_of
+from dltrain.commands.evaluate import named_copies
 from dltrain.commands.resume import found_run, newest_run, take_config_dir
 from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.door import door_for_saved
-from dltrain.config.keys import OF_PICTURES, READING, check_division, check_used
+from dltrain.config.keys import OF_PICTURES, check_division, check_used
 from dltrain.data.progress import say_reading
 from dltrain.data.split_names import SPLIT_NAMES, SplitName
 from dltrain.errors import CheckpointProblem, DataProblem, UserError, nearest, nearest_path
@@ -131,19 +132,6 @@ def run(arguments: list[str]) -> int:
     parts = [predicted(item, predictors, asked.keep, typed) for item in given]
     check_some([part.found for part in parts])
     return report([part.decided(threshold) for part in parts], asked)
-
-
-def check_reading(overrides: Iterable[str], columns: Iterable[str]) -> None:
-    """Refuse keys of the data that have no effect on files to predict for; those of the training are read with --split only.
-
-    columns: keys that are checked already
-    """
-    for text in overrides:
-        group, _, key = text.partition("=")[0].lstrip("+").partition(".")
-        if group == "dataset" and key not in (*READING, *columns, *OF_PICTURES):
-            raise UserError(
-                f"`{text.partition('=')[0]}` has no effect on the files to predict for, which are arguments. Leave {text} out"
-            )
 
 
 def predicted(given: Given, predictors: Sequence[Predictor], keep: Sequence[str], typed: bool) -> Part:

@@ -15,10 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dltrain.config.catalogue import LIST_GROUPS, OVERLAYS, Catalogue, leaves
 from dltrain.config.compose import ALIASES, Composition, check_lr, owners_of, unknown_key
-from dltrain.config.conflicts import CONTRADICTIONS, IDLE, parts_of, refusal
+from dltrain.config.conflicts import CONTRADICTIONS, parts_of, refusal
 from dltrain.config.conflicts import value as at
 from dltrain.config.declarations import check_installed
 from dltrain.config.groups import OF_SWEEPS
+from dltrain.config.idle import check_idle, idle_remarks
 from dltrain.config.keys import has_no_result, keys_of
 from dltrain.config.schema import Config, Node, to_config
 from dltrain.config.secrets import secrets_of, texts_of
@@ -311,25 +312,6 @@ def check_parts(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue
     message = refusal(parts_of(plain, choices, catalogue), catalogue)
     if message is not None:
         raise UserError(message)
-
-
-def check_idle(plain: Node, overrides: list[str]) -> None:
-    """Refuse keys of the command line that nothing reads beside the other values."""
-    given = keys_of(overrides)
-    for idle in IDLE:
-        if idle.key in given and idle.occurs(plain):
-            raise UserError(idle.refusal(plain))
-
-
-def idle_remarks(plain: Node, choices: dict[str, list[str]], catalogue: Catalogue) -> tuple[str, ...]:
-    """Return a line for each key that a file gives another value than the default, and that nothing reads beside the others."""
-    found = [idle for idle in IDLE if idle.occurs(plain)]
-    known = catalogue.params(choices) if found else {}
-    return tuple(
-        idle.remark(plain)
-        for idle in found
-        if idle.key in known and known[idle.key].value != at(plain, idle.key)
-    )
 
 
 def check_copies(words: Iterable[str], catalogue: Catalogue) -> None:

@@ -47,11 +47,11 @@ def lists_as_axes(knobs: Mapping[str, Any]) -> Iterator[None]:
         yield
     except UserError as error:
         for key, value in knobs.items():
-            refusal, wants, _ = str(error).partition(f". Write {key}=[")
-            if isinstance(value, list) and wants and refusal.startswith(f"`{key}` is "):
+            rule = re.match(rf"`{re.escape(key)}` (?:is .*; it )?must be: (list [^.;]*)", str(error))
+            if isinstance(value, list) and rule is not None:
                 raise UserError(
-                    f"{refusal}. In dltrain.sweep a list gives the values of an axis. Write {key}={tuple(value)!r} for one "
-                    "value that is a list, and a list of such tuples for several"
+                    f"`{key}` must be: {rule[1]}. In dltrain.sweep a list gives the values of an axis: {value!r} are {len(value)}. "
+                    f"Write {key}={tuple(value)!r} for one value that is a list, and a list of such tuples for several"
                 ) from None
         raise
 

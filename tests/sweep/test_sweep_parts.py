@@ -407,6 +407,28 @@ def test_of_several_objectives_the_trade_offs_come_first(composer, tmp_path):
     assert best == {"lr=a", "lr=b"} and page.count('<tr class="best">') == 2
 
 
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_a_configuration_that_is_drawn_again_counts_once(composer, tmp_path, seeds):
+    """Copies were configurations: the best was tested against its own, and p values were corrected for them."""
+    repeated = [("seed", list("01234"))] if seeds > 1 else []
+    words = axes(("lr", list("ab")), *repeated)
+    replicates = [{"seed": str(seed)} for seed in range(seeds)] if seeds > 1 else [{}]
+    plan = Plan(words, replicates, [], {"trials": 6}, "random", composer, composer.config([]), False)
+    values = {"a": [1.0, 1.2, 0.9, 1.1, 1.0], "b": [2.0, 2.1, 2.2, 1.9, 2.0]}
+    jobs = []
+    for trial, letter in enumerate("abaabb"):
+        for seed, job in enumerate(plan.jobs(trial, {"lr": letter}, tmp_path)):
+            job.state, job.summary = "completed", {"objective": values[letter][seed], "best": {}}
+            jobs.append(job)
+    rows = rank(plan, jobs)
+    assert [(row.chosen["lr"], len(row.jobs), row.values) for row in rows] == [
+        (letter, seeds, values[letter][:seeds]) for letter in "ab"
+    ]
+    if seeds > 1:
+        assert rows[1].verdict == f"p = {stats.ttest_rel(values['a'], values['b']).pvalue:.2g}"
+    assert importance(plan, rows) == {}
+
+
 def test_of_an_accuracy_among_several_objectives_higher_is_better(composer, tmp_path):
     words = axes(("lr", list("abc")))
     settings = {"trials": 3, "objectives": ["val/accuracy", "parameters"]}

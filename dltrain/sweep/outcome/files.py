@@ -92,13 +92,27 @@ def write_best(plan: Plan, row: Row, catalogue: Catalogue, file: Path) -> None:
     head = "\n".join(
         [
             "# @package _global_",
-            f"# The best of {len(plan.search_axes)} {'axis' if len(plan.search_axes) == 1 else 'axes'}: {' '.join(overrides)}",
+            f"# {_what(plan)} of {len(plan.search_axes)} {'axis' if len(plan.search_axes) == 1 else 'axes'}: {' '.join(overrides)}",
+            *_objectives(plan, row),
             f"# result: {plan.metric} {_result(row)} ({BETTER[plan.mode]})",
             f"# command: cp this file to conf/experiment/best.yaml, then: {typed(*plan.options, 'experiment=best')}",
         ]
     )
     body = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else ""
     write(file, f"{head}\n{body}")
+
+
+def _what(plan: Plan) -> str:
+    return (
+        f"One of the trade-offs between {' and '.join(plan.objectives)}," if plan.objectives else "The best"
+    )
+
+
+def _objectives(plan: Plan, row: Row) -> list[str]:
+    """Return a line with the objectives of a configuration, where there are several; the others are in the report."""
+    pairs = zip(plan.objectives, row.objectives, plan.modes, strict=True) if plan.objectives else ()
+    texts = [f"{name} {value:.6g} ({BETTER[mode]})" for name, value, mode in pairs]
+    return [f"# objectives: {', '.join(texts)}; the other trade-offs: report.html"] if texts else []
 
 
 def is_fold(text: str) -> bool:

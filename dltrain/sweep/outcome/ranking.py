@@ -47,12 +47,20 @@ class Row:
 
 
 def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
-    """Return the configurations that gave a value, the best first; pruned ones and those with a failed job come after."""
-    by_trial: dict[int, list[Job]] = {}
+    """Return the configurations that gave a value, the best first; pruned ones and those with a failed job come after.
+
+    A search may draw a configuration again: its jobs are copies, which count once.
+    """
+    by_choice: dict[tuple[object, ...], dict[tuple[object, ...], Job]] = {}
     for job in sorted(jobs, key=lambda job: job.number):
-        by_trial.setdefault(job.trial, []).append(job)
+        choice = tuple(item for item in job.chosen.items() if item[0] not in REPLICATES)
+        repetition = tuple(job.chosen.get(name) for name in REPLICATES)
+        known = by_choice.setdefault(choice, {})
+        if repetition not in known or (known[repetition].objective is None and job.objective is not None):
+            known[repetition] = job
     rows = []
-    for members in by_trial.values():
+    for repetitions in by_choice.values():
+        members = list(repetitions.values())
         values = [job.objective for job in members if job.objective is not None]
         if values and all(job.is_done for job in members):
             mean, deviation = statistics.mean_and_deviation(values)

@@ -1,4 +1,7 @@
-"""The configurations of a sweep in a listing: its jobs, those that differ in seed, fold and split seed alone together, by their mean."""
+"""The configurations of a sweep in a listing: its jobs, those that differ in seed, fold and split seed alone together, by their mean.
+
+A search may draw a configuration again: of copies, whose seed, fold and split seed are the same too, one counts, as in `compare`.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,19 @@ from dltrain.direction import Mode, mean_of, rank_of_mean
 from dltrain.errors import CheckpointProblem, typed
 from dltrain.storage.index import Entry, Index, finite, number_of
 from dltrain.storage.job_names import job_label, job_number
-from dltrain.storage.summary import ENDED, UNRANKED
+from dltrain.storage.summary import ENDED, UNRANKED, WHOLE
 
 
 @dataclass(slots=True)
 class Configuration:
-    """Jobs that are repetitions of one configuration, by their numbers, and the objectives of those that have one."""
+    """Jobs that are repetitions of one configuration, by their numbers; of copies one."""
 
     jobs: list[Entry]
-    values: list[float]
+
+    @property
+    def values(self) -> list[float]:
+        """Return the objectives of the jobs that have one."""
+        return [value for job in self.jobs if (value := objective_of(job)) is not None]
 
     @property
     def mode(self) -> Mode:
@@ -29,8 +36,7 @@ class Configuration:
 
     def is_whole(self, repetitions: int) -> bool:
         """Return whether all of its repetitions ended, none was pruned, and each gave an objective."""
-        ended = all(job.facts.get("status") in ENDED and job.facts["status"] != "pruned" for job in self.jobs)
-        return ended and len(self.values) == len(self.jobs) >= repetitions
+        return len(self.jobs) >= repetitions and all(map(_counts, self.jobs))
 
     def entry(self) -> Entry:
         """Return its best job, whose objective and scores are the means over the repetitions, without seed, fold and split seed."""
@@ -60,16 +66,29 @@ def objective_of(entry: Entry) -> float | None:
 
 def configurations_of(jobs: Iterable[Entry]) -> list[Configuration]:
     """Return the configurations of jobs as the report of a sweep ranks them, the best first."""
-    found: dict[object, Configuration] = {}
+    copies: dict[object, dict[object, list[Entry]]] = {}
     for job in _by_number(jobs):
-        one = found.setdefault(_key(job), Configuration([], []))
-        one.jobs.append(job)
-        if (value := objective_of(job)) is not None:
-            one.values.append(value)
-    repetitions = max((len(one.jobs) for one in found.values()), default=1)
-    return sorted(
-        found.values(), key=lambda one: rank_of_mean(one.values, one.is_whole(repetitions), one.mode)
-    )
+        configuration, repetition = _keys(job)
+        copies.setdefault(configuration, {}).setdefault(repetition, []).append(job)
+    found = [Configuration(_by_number(map(_counted, parts.values()))) for parts in copies.values()]
+    repetitions = max((len(one.jobs) for one in found), default=1)
+    return sorted(found, key=lambda one: rank_of_mean(one.values, one.is_whole(repetitions), one.mode))
+
+
+def _counted(copies: Sequence[Entry]) -> Entry:
+    """Return the copy that counts: the first of those that are whole, else of those that ended with a value, else have one."""
+    return copies[0] if len(copies) == 1 else min(copies, key=_shortfall)
+
+
+def _shortfall(job: Entry) -> tuple[bool, bool, bool]:
+    known = _counts(job)
+    return not (known and job.facts["status"] in WHOLE), not known, objective_of(job) is None
+
+
+def _counts(job: Entry) -> bool:
+    """Return whether a job ended, was not pruned, and gave an objective."""
+    status = job.facts.get("status")
+    return status in ENDED and status != "pruned" and objective_of(job) is not None
 
 
 def _by_number(jobs: Iterable[Entry]) -> list[Entry]:
@@ -94,12 +113,16 @@ def best_jobs(sweep: Path) -> list[Path]:
     return [sweep / job.path for job in best.jobs] if best is not None and best.values else []
 
 
-def _key(job: Entry) -> object:
-    """Return what the repetitions of a configuration have in common: the overrides, but for seed, fold and split seed."""
+def _keys(job: Entry) -> tuple[object, object]:
+    """Return the overrides that the repetitions of a configuration have in common, and those of seed, fold and split seed.
+
+    A job that failed at once has no configuration in its record, but it has the overrides.
+    """
     overrides = job.facts.get("overrides")
     if not isinstance(overrides, list) or not overrides:
-        return job.path
-    return frozenset(text for text in overrides if text.lstrip("+").partition("=")[0] not in REPLICATES)
+        return job.path, ()
+    own = frozenset(text for text in overrides if text.lstrip("+").partition("=")[0] in REPLICATES)
+    return frozenset(overrides) - own, own
 
 
 def check_no_sweep(path: Path, done: str, before: Sequence[str], after: Sequence[str]) -> None:

@@ -428,9 +428,14 @@ def sweep_page(
     yield ""
     yield from lines(columns.columns_of(rows[:_SHOWN])) if rows else ()
     notes = []
-    if len(rows) < jobs:
+    counting = sum(len(row.jobs) for row in rows)
+    if len(rows) < counting:
         means = f"{counted(len(rows), 'configuration')} by the mean of their runs"
         notes.append(f"{means}; intervals and tests: {command('compare', folder)}")
+    if counting < jobs:
+        have = "has" if jobs - counting == 1 else "have"
+        copies = f"{counted(jobs - counting, 'job')} {have} the configuration, seed, fold and split"
+        notes.append(f"{copies} of another one, which counts once")
     if jobs > min(len(rows), _SHOWN):
         more = command("runs", folder, "--sort", "objective")
         notes.append(f"{counted(jobs, 'job')} in all: {more}")

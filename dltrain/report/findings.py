@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Literal
 
-from dltrain.direction import direction_of, improves, metrics_of
+from dltrain.direction import improves
 from dltrain.errors import typed
+from dltrain.report.guess import compared_score, loss_beside, margin_of, mode_of
 from dltrain.report.record import Record, Row, number_in
 from dltrain.screen.numbers import number
 from dltrain.storage.proposed import beyond_record, name_option
@@ -29,7 +30,6 @@ SPIKE = 50.0  # times the gradient norm of the evaluations around
 VANISHED = 1e-3  # fraction of the largest gradient of a layer
 DEAD = 0.5
 NOISE = (".dropout", ".stochastic_depth")  # ends of keys: what switches units or layers off in training
-SHARES = ("accuracy",)  # metrics that are fractions of the samples
 
 
 @dataclass(frozen=True)
@@ -268,24 +268,25 @@ def by_layer(row: Row, quantity: str) -> dict[str, float]:
 
 
 def constant_guess(record: Record) -> Iterator[Finding]:
-    """Compare the test scores with those of a constant guess."""
-    both = [name for name in ("accuracy", "loss") if name in record.tests and name in record.constant]
-    if not both:
+    """Compare a test score with that of a constant guess; where it is not better, the loss as well."""
+    name = compared_score(record)
+    if not name:
         return
-    name = both[0]
     test, constant = record.tests[name], record.constant[name]
-    # two standard errors of the accuracy of a guess
-    margin = (
-        2 * math.sqrt(constant * (1 - constant) / record.scored) if name in SHARES and record.scored else 0.0
+    mode, margin = mode_of(record, name), margin_of(record, name)
+    guess = f"({number(constant)}{f' ± {number(margin)}, {record.scored:,} samples' if margin else ''})"
+    if improves(test, constant, mode, margin):
+        yield Finding("good", f"Test {name} {number(test)}: better than a constant guess {guess}.")
+        return
+    within = improves(test, constant, mode)
+    verdict = (
+        "not distinguishable from a constant guess by " + name
+        if within
+        else "not better than a constant guess"
     )
-    better = improves(
-        test, constant, direction_of(name, metrics_of(record.summary.get("config"))) or "min", margin
-    )
-    yield Finding(
-        "good" if better else "bad",
-        f"Test {name} {number(test)}: {'' if better else 'not '}better than a constant guess ({number(constant)}"
-        f"{f' ± {number(margin)}, {record.scored:,} samples' if margin else ''}).",
-    )
+    has_lower_loss, by_loss = loss_beside(record, name)
+    kind: Kind = "warn" if within or has_lower_loss else "bad"
+    yield Finding(kind, f"Test {name} {number(test)}: {verdict} {guess}{by_loss}.")
 
 
 RULES: tuple[Callable[[Record], Iterator[Finding]], ...] = (

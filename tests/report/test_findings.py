@@ -108,18 +108,71 @@ def test_few_evaluations_show_no_trend():
     assert findings(record({"lr": []})) == []
 
 
-@pytest.mark.parametrize("accuracy,better", [(0.9, True), (0.61, True), (0.59, False), (0.4, False)])
-def test_a_constant_guess_is_that_of_scikit_learn(accuracy, better):
+WITHIN = "not distinguishable from a constant guess by accuracy"
+NOT = "not better than a constant guess"
+
+
+@pytest.mark.parametrize(
+    "accuracy,loss,kind,verdict",
+    [
+        (0.9, 2.0, "good", "better than a constant guess"),
+        (0.61, 0.5, "good", "better than a constant guess"),
+        (0.59, 0.5, "warn", WITHIN),
+        (0.59, 2.0, "warn", WITHIN),
+        (0.5, 0.5, "warn", NOT),
+        (0.5, 2.0, "bad", NOT),
+        (0.4, 2.0, "bad", NOT),
+    ],
+)
+def test_a_constant_guess_is_that_of_scikit_learn(accuracy, loss, kind, verdict):
     targets = np.repeat([0, 1, 2], [50, 30, 20])
     classes = [{"class": str(k), "f1": "0", "support": str(n)} for k, n in enumerate([50, 30, 20])]
-    run = record(HEALTHY, classes, test={"accuracy": accuracy, "loss": 0.5})
+    run = record(HEALTHY, classes, test={"accuracy": accuracy, "loss": loss})
     guess = DummyClassifier(strategy="prior").fit(targets[:, None], targets)
+    entropy = log_loss(targets, guess.predict_proba(targets[:, None]))
     assert run.constant["accuracy"] == guess.score(targets[:, None], targets)
-    assert run.constant["loss"] == pytest.approx(log_loss(targets, guess.predict_proba(targets[:, None])))
+    assert run.constant["loss"] == pytest.approx(entropy)
     (found,) = findings(run)
     # the standard deviation of 100 throws of a coin is 5
-    end = f"{'' if better else 'not '}better than a constant guess (0.5000 ± 0.1000, 100 samples)."
-    assert found == Finding("good" if better else "bad", f"Test accuracy {accuracy:.4f}: {end}")
+    end = f"{verdict} (0.5000 ± 0.1000, 100 samples)"
+    if kind != "good":
+        end += f"; by loss it is {'' if loss < entropy else 'not '}better ({loss:.4f}, guess {entropy:.4f})"
+    assert found == Finding(kind, f"Test accuracy {accuracy:.4f}: {end}.")
+
+
+RARE = {"loss": 0.1505, "accuracy": 0.95, "balanced_accuracy": 0.9728, "auroc": 0.998, "mine": 3.0}
+GUESS = {"loss": 0.2788, "accuracy": 0.92, "balanced_accuracy": 0.5, "auroc": 0.5, "mine": 4.0}
+
+
+@pytest.mark.parametrize(
+    "metric,mode,name",
+    [
+        ("val/balanced_accuracy", "max", "balanced_accuracy"),
+        ("val/auroc", "max", "auroc"),
+        ("val/mine", "min", "mine"),
+        ("val/f1", "max", "accuracy"),  # no constant of it is known
+        ("gap", "min", "accuracy"),
+        ("val/loss", "min", "accuracy"),  # the default, which nobody chose
+    ],
+)
+def test_a_run_is_compared_with_a_constant_guess_by_its_own_metric(metric, mode, name):
+    """With a rare class, 16 of 200 samples, 0.92 ± 2·√(0.92·0.08/200) = 0.0384 holds an accuracy of 0.95."""
+    classes = [{"class": str(k), "f1": "0", "support": str(n)} for k, n in enumerate([184, 16])]
+    run = record(HEALTHY, classes, test=RARE, constant=GUESS, metric=metric, mode=mode)
+    (found,) = (finding for finding in findings(run) if "constant guess" in finding.text)
+    if name == "accuracy":
+        loss = "by loss it is better (0.1505, guess 0.2788)"
+        text = f"Test accuracy 0.9500: {WITHIN} (0.9200 ± 0.0384, 200 samples); {loss}."
+        assert found == Finding("warn", text)
+    else:
+        text = f"Test {name} {RARE[name]:.4f}: better than a constant guess ({GUESS[name]:.4f})."
+        assert found == Finding("good", text)
+
+
+def test_a_constant_of_somebody_else_that_is_no_fraction_has_no_interval():
+    classes = [{"class": "0", "f1": "0", "support": "9"}]
+    run = record(HEALTHY, classes, test={"accuracy": 0.5}, constant={"accuracy": 2.0})
+    assert findings(run)[0] == Finding("bad", f"Test accuracy 0.5000: {NOT} (2.0000).")
 
 
 def test_gradients_that_shrink_do_not_spike():

@@ -99,6 +99,47 @@ def test_a_listing_ranks_configurations_as_the_report_does(lucky):
     assert listed[0].entry().facts["objective"] == rank(Plan, jobs)[0].mean
 
 
+# number of the job → optimizer, seed, objective: two configurations were drawn twice, one of them with a draw that failed
+DRAWN = [
+    ("sgd", 0, 0.9), ("sgd", 1, 0.8), ("adam", 0, 0.4), ("adam", 1, 0.3), ("sgd", 0, 0.9), ("sgd", 1, 0.8),
+    ("lion", 0, None), ("lion", 1, 0.2), ("lion", 0, 0.3), ("lion", 1, 0.2), ("adamw", 0, 0.1), ("adamw", 1, None),
+]  # fmt: skip
+
+
+@pytest.fixture
+def drawn(workdir):
+    jobs = [
+        {
+            "objective": value,
+            "config": {"optimizer": word, "seed": seed},
+            "status": "failed" if value is None else "completed",
+        }
+        for word, seed, value in DRAWN
+    ]
+    return make_sweep(workdir / OUTPUT / "drawn" / stamp(70), jobs, axes=("optimizer", "seed"))
+
+
+def test_a_configuration_that_a_search_draws_again_counts_once(drawn, dltrain, capsys, refused):
+    assert dltrain("show", "0046", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["configurations"]
+    assert [(c["choices"]["optimizer"], c["runs"], c["objective"]) for c in found] == [
+        ("lion", ["0046/7", "0046/8"], pytest.approx(0.25)),
+        ("adam", ["0046/2", "0046/3"], pytest.approx(0.35)),
+        ("sgd", ["0046/0", "0046/1"], pytest.approx(0.85)),
+        ("adamw", ["0046/10", "0046/11"], pytest.approx(0.1)),
+    ]
+    means = {g.choices["optimizer"]: g.mean for g in comparison.compare(members_of([drawn])).groups}
+    assert means == pytest.approx({c["choices"]["optimizer"]: c["objective"] for c in found})
+    (row,) = verb.listed(OUTPUT).document()["runs"]
+    assert row["objective"] == pytest.approx(0.25)
+    best = f"Its best configuration: dltrain evaluate {drawn}/7 {drawn}/8\n"
+    refused(best, lambda: dltrain("evaluate", str(drawn)))
+    assert dltrain("show", "0046") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "4 jobs have the configuration, seed, fold and split of another one, which counts once" in said
+    assert "12 jobs in all" in said
+
+
 # What a listing says --------------------------------------------------------------------------------------------------
 
 

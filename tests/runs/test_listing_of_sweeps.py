@@ -90,7 +90,7 @@ def test_a_listing_ranks_configurations_as_the_report_does(lucky):
     class Plan:
         mode, replicates, objectives, search_axes = "min", [{}, {}, {}], [], []
 
-    jobs = [Job(n, n // 3, {}, [], lucky / str(n)) for n in range(9)]
+    jobs = [Job(n, n // 3, {"lr": n // 3, "seed": n % 3}, [], lucky / str(n)) for n in range(9)]
     for job in jobs:
         job.read()
     ranked = [[str(job.number) for job in row.jobs] for row in rank(Plan, jobs)]

@@ -18,7 +18,7 @@ items than these are refused, since they would have no effect.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 NEEDS = {
     "samples": "data to learn from, whatever they are",
@@ -72,6 +72,23 @@ GIVES = {
     "balanced classes": "rare classes count more",
     "mirrors": "an augmentation that mirrors pictures left to right",
 }
+
+
+class Unused(NamedTuple):
+    """A key that changes nothing for these data and this model: `why` ends a sentence, `cure` is what to type."""
+
+    why: str
+    cure: str = ""
+
+
+@runtime_checkable
+class HasUnused(Protocol):
+    """A part that was built and knows which of its keys change nothing."""
+
+    def unused_keys(self) -> Mapping[str, Unused]:
+        """Return the keys that change nothing, with the reasons."""
+
+
 Target = TypeVar("Target", bound=Callable[..., object])
 
 

@@ -10,7 +10,9 @@ from dltrain.augmentation.checks import check_brightness, picture_shape
 from dltrain.augmentation.draws import Draw, draw_for
 from dltrain.augmentation.protocols import COLOR, NOISE
 from dltrain.data.spec import DataSpec
+from dltrain.declare import Unused
 from dltrain.ranges import Positive, Share
+from dltrain.text import counted
 
 
 class Color:
@@ -30,7 +32,7 @@ class Color:
     Args:
         brightness: largest change of the brightness; 0 disables it
         contrast: largest change of the contrast; 0 disables it
-        saturation: largest change of the saturation; 0 disables it
+        saturation: largest change of the saturation, in pictures of three channels only; 0 disables it
     """
 
     needs = frozenset({"images"})
@@ -44,6 +46,15 @@ class Color:
         check_brightness(spec, "color")
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
         self.mean, self.std = spec.mean, spec.std
+        self._channels = spec.input_shape[0]
+
+    def unused_keys(self) -> dict[str, Unused]:
+        """Return `saturation` where the pictures have no three channels."""
+        if not self.saturation or self._channels == 3:
+            return {}
+        return {
+            "saturation": Unused(f"the images have {counted(self._channels, 'channel')}, and it needs three")
+        }
 
     def parameters(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """Draw the factors of brightness, contrast and saturation, (B,) each."""

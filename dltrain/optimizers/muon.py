@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dltrain.declare import Unused
 from dltrain.optimizers.groups import (
     HAS_LAST_MATRIX,
     Closure,
@@ -36,7 +37,8 @@ class Muon(torch.optim.Optimizer):
     sample.
 
     Symbols: μ = momentum; λ = weight_decay
-    Use: matrices and convolutions, with large batches; biases, norms and the last matrix take AdamW.
+    Use: matrices and convolutions, with large batches; biases, norms and the last matrix take AdamW, which
+        is all of a model with one matrix, unless last=true.
     Defaults: momentum and ns_steps of the paper; lr from benchmarks/default_lr.md.
     Paper: Jordan et al. 2024; the factor: Liu et al. 2025, arXiv:2502.16982
 
@@ -69,20 +71,43 @@ class Muon(torch.optim.Optimizer):
         matrices = [p for group in self.param_groups for p in group["params"] if p.ndim >= 2]
         # of the model; one that is frozen to the end is not among the parameters
         has_last = all(group.get(HAS_LAST_MATRIX, True) for group in self.param_groups)
-        self.hidden = {id(parameter) for parameter in (matrices[:-1] if has_last and not last else matrices)}
+        # tensors, not ids, which a copy of the optimizer does not share
+        self.hidden = matrices[:-1] if has_last and not last else matrices
+
+        self._spares_last = bool(matrices) and has_last and not last
+        self._is_last_idle = last and not (matrices and has_last)
+
+    def unused_keys(self) -> dict[str, Unused]:
+        """Return the keys of Muon where AdamW steps all weights, those of AdamW where it steps none."""
+        count = sum(len(group["params"]) for group in self.param_groups)
+        found: dict[str, Unused] = {}
+        if self._is_last_idle:
+            found["last"] = Unused("the last matrix is not trained, or there is none")
+        if not self.hidden:
+            which = "no matrix but the last one" if self._spares_last else "no matrix"
+            why = Unused(
+                f"{which} is trained, and AdamW steps all weights", "optimizer.last=true" * self._spares_last
+            )
+            found |= dict.fromkeys(("momentum", "nesterov", "ns_steps"), why)
+        elif len(self.hidden) == count:
+            found |= dict.fromkeys(
+                ("betas", "eps"), Unused("all weights are matrices, which AdamW does not step")
+            )
+        return found
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
         loss = evaluate(closure)
+        hidden = {id(parameter) for parameter in self.hidden}
         for group in self.param_groups:
             parameters, starts = with_gradient(group), by_start(self, group, "mean")
             group["steps"] += 1
             if parameters and group["weight_decay"]:
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            self._step_hidden([p for p in parameters if id(p) in self.hidden], group)
+            self._step_hidden([p for p in parameters if id(p) in hidden], group)
             for start, places in starts.items():
                 members = [group["params"][i] for i in places]
-                others = [p for p in members if p.grad is not None and id(p) not in self.hidden]
+                others = [p for p in members if p.grad is not None and id(p) not in hidden]
                 self._step_adam(others, group, group["steps"] - start)
         return loss
 

@@ -6,7 +6,7 @@ An optimizer may declare what it needs in a class attribute `needs` (dltrain/dec
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -43,10 +43,14 @@ def needs_of(optimizer: object) -> frozenset[str]:
 
 def all_needs_of(optimizer: object) -> frozenset[str]:
     """Return the declared needs of an optimizer and, where it is a wrap, of those inside it."""
-    found = needs_of(optimizer)
-    while (optimizer := getattr(optimizer, "optimizer", None)) is not None:
-        found |= needs_of(optimizer)
-    return found
+    return frozenset().union(*map(needs_of, chain_of(optimizer)))
+
+
+def chain_of(optimizer: Any) -> Iterator[Any]:
+    """Yield an optimizer and, where it is a wrap, those inside it."""
+    while optimizer is not None:
+        yield optimizer
+        optimizer = getattr(optimizer, "optimizer", None)
 
 
 def take_step(optimizer: SteppingOptimizer, evaluate: Closure, parameters: Sequence[Tensor]) -> Tensor | None:

@@ -42,7 +42,7 @@ from dltrain.optimizers.startup import skip_dynamo_import
 from dltrain.optimizers.stepping import needs_of
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, Shrinking, WeightRule
 from dltrain.run.data import build_data, check_unused
-from dltrain.run.effect import check_effect
+from dltrain.run.effect import check_effect, refuse_unused, unused_keys, unused_lines
 from dltrain.run.lineage import seen_before
 from dltrain.run.machine import choose_device, choose_precision, choose_threads, set_machine, slow_choices
 from dltrain.run.measured import check_metrics, choose_metrics, measures, mixed_units, zero_notes
@@ -101,7 +101,8 @@ def build(
     choose_threads(config, device, step_flops(model, splits.spec.input_shape, batch_size))
     check_batch_norm(config, plan, len(order))
     check_thawing(frozen, plan)
-    rules = build_rules(config, door, model)
+    regularization = build_rules(config, door, model)
+    rules = sort_rules(regularization)
     optimizer = build_optimizer(config, door, model, frozen)
     check_rules(config, optimizer, rules)
     schedules = [
@@ -120,6 +121,8 @@ def build(
     plateaus = [schedule for schedule in schedules if hasattr(schedule, "observe")]
     augmentation = build_augmentation(config, door, splits.spec)
     check_effect(config, model, augmentation, splits.spec, given)
+    idle = unused_keys(config, model, optimizer, regularization, augmentation)
+    refuse_unused(idle, config, given)
     averaging = (
         door.build(config.averaging, "averaging", model, plan.total_steps, plan.steps_per_epoch)
         if config.averaging.get("_target_")
@@ -135,13 +138,14 @@ def build(
                 *splits.spec.notes,
                 *unused,
                 *(f"unused   {text}" for text in config.idle),
+                *unused_lines(idle),
                 *getattr(loss, "notes", ()),
                 *seen_before(config, splits.contract),
                 *unobserved(config, order, plan),
                 *one_left(config, order, plan),
                 *beyond(config, door, plan),
                 *larger(diagnostics, len(splits.train)),
-                *repeated_terms(config, rules.terms),
+                *repeated_terms(config, rules.terms, "optimizer.weight_decay" not in idle),
                 *note,
                 *zero_notes(chosen, splits.spec, targets),
                 *mixed_units(splits.spec, names, str(config.early_stopping.get("metric"))),
@@ -395,13 +399,19 @@ def check_class_weights(
 # Optimizer and regularization -------------------------------------------------------------------------------------
 
 
-def build_rules(config: Config, door: Door, model: nn.Module) -> Rules:
-    """Build the regularization, sorted by where it acts."""
+def build_rules(config: Config, door: Door, model: nn.Module) -> dict[str, Any]:
+    """Build the regularization, by its words; dropout and the like have no object, but set a key of the model or of the loss."""
+    return {
+        word: door.build(node, f"regularization.{word}", model)
+        for word, node in config.regularization.items()
+        if node["_target_"] is not None
+    }
+
+
+def sort_rules(built: Mapping[str, Any]) -> Rules:
+    """Sort the regularization by where it acts."""
     rules = Rules()
-    for word, node in config.regularization.items():
-        if node["_target_"] is None:  # dropout and the like set a key of the model or of the loss
-            continue
-        rule = door.build(node, f"regularization.{word}", model)
+    for word, rule in built.items():
         if isinstance(rule, Shrinking):
             rules.terms[word] = rule.terms()
         if isinstance(rule, Penalty):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from torch import nn
 
 from dltrain.augmentation.mix import CutMix, Mixup
 from dltrain.augmentation.pipeline import Augmentation
+from dltrain.config.groups import LIST_GROUPS
 from dltrain.config.schema import Config
 from dltrain.data.spec import DataSpec
+from dltrain.declare import HasUnused, Unused
 from dltrain.errors import UserError
 from dltrain.models.parts import Residual
+from dltrain.optimizers.groups import SteppingOptimizer
+from dltrain.optimizers.stepping import chain_of
+from dltrain.run.parameter_groups import unused_decay
 from dltrain.training.evaluation import dropout_layers
 
 
@@ -66,6 +71,54 @@ def check_layers(config: Config, model: nn.Module, given: Collection[str]) -> No
         raise UserError(
             "`model.width` has no effect in a single matrix.\nAdd model.depth=2, or leave model.width out."
         )
+
+
+def unused_keys(
+    config: Config,
+    model: nn.Module,
+    optimizer: SteppingOptimizer,
+    regularization: Mapping[str, Any],
+    augmentation: Augmentation | None,
+) -> dict[str, Unused]:
+    """Return keys that change nothing for this model and these data, with the reasons; `regularization` is by words."""
+    *_, inner = chain_of(optimizer)
+    found = {
+        f"optimizer.{key}": unused
+        for key, unused in (*unused_of(inner).items(), *unused_decay(model, config, inner).items())
+    }
+    # set_momentum sets the first of `betas` where there is no momentum
+    set_by_schedule = "optimizer.momentum" if "momentum" in optimizer.param_groups[0] else "optimizer.betas"
+    if config.momentum_schedule.get("_target_") and set_by_schedule in found:
+        found["momentum_schedule"] = found[set_by_schedule]
+    for word, rule in regularization.items():
+        parameters = getattr(rule, "parameters", None)
+        if isinstance(parameters, list) and not any(parameter.requires_grad for parameter in parameters):
+            found[f"regularization.{word}"] = Unused("it acts on no weight that is trained")
+    transforms = augmentation.transforms if augmentation is not None else []
+    for word, transform in zip(config.augmentation, transforms, strict=True):
+        found |= {f"augmentation.{word}.{key}": unused for key, unused in unused_of(transform).items()}
+    return found
+
+
+def unused_of(part: object) -> Mapping[str, Unused]:
+    return part.unused_keys() if isinstance(part, HasUnused) else {}
+
+
+def refuse_unused(unused: Mapping[str, Unused], config: Config, given: Collection[str]) -> None:
+    """Raise UserError for what the command line gives and changes nothing: a key, a word of a list, or one of its keys."""
+    listed = {f"{group}.{word}" for group in LIST_GROUPS if group in given for word in config.words[group]}
+    for key, (why, cure) in unused.items():
+        if any(text == key or text.startswith(f"{key}.") for text in (*given, *listed)):
+            added = f"Add {cure}, or leave" if cure else "Leave"
+            raise UserError(f"`{key}` has no effect: {why}.\n{added} {key} out.")
+
+
+def unused_lines(unused: Mapping[str, Unused]) -> Iterator[str]:
+    """Yield a line for each reason, with the keys that it holds for."""
+    for reason in dict.fromkeys(unused.values()):
+        keys = ", ".join(key for key, found in unused.items() if found == reason)
+        cure = f" · to use {'it' if ',' not in keys else 'them'}: {reason.cure}" if reason.cure else ""
+        yield f"unused   {keys}: {reason.why}{cure}"
 
 
 def has_skips(model: nn.Module) -> bool:

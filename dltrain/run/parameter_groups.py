@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from dltrain.config.schema import Config
+from dltrain.declare import Unused
 from dltrain.errors import UserError
 from dltrain.initializers.pretrained import freeze_parameters, head_parameters, matching
 from dltrain.optimizers.groups import HAS_LAST_MATRIX
@@ -128,7 +129,7 @@ def parameter_groups(model: nn.Module, config: Config, frozen: list[Frozen]) -> 
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     scales = lr_scales(model, config)
-    decays = (config.optimizer.get("weight_decay") or 0.0) > 0 and not config.parameters.decay_all
+    decays = spares_vectors(config)
     thaws = {id(p): part.thaw_epoch for part in frozen for p in part.parameters}
     groups: dict[tuple[float, bool, int], list[nn.Parameter]] = {}
     for parameter in trained:
@@ -147,6 +148,27 @@ def parameter_groups(model: nn.Module, config: Config, frozen: list[Frozen]) -> 
         for group in found:
             group[HAS_LAST_MATRIX] = False
     return found
+
+
+def spares_vectors(config: Config) -> bool:
+    """Return whether the optimizer has a weight decay, which parameters of fewer than two axes do not get."""
+    return (config.optimizer.get("weight_decay") or 0.0) > 0 and not config.parameters.decay_all
+
+
+def unused_decay(model: nn.Module, config: Config, optimizer: object) -> dict[str, Unused]:
+    """Return the optimizer's keys of weight decay, with the reason, if no parameter that is trained gets any."""
+    # an optimizer from elsewhere may decay by a number that is not in its groups
+    in_groups = "weight_decay" in getattr(optimizer, "defaults", {})
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    if not spares_vectors(config) or not in_groups or any(p.requires_grad for p in matrices):
+        return {}
+    which = "that is trained" if matrices else "of this model"
+    why = f"it acts on weights with two or more axes, and no weight {which} has them"
+    keys = [
+        "weight_decay",
+        *["decoupled_weight_decay"] * bool(config.optimizer.get("decoupled_weight_decay")),
+    ]
+    return dict.fromkeys(keys, Unused(why, "parameters.decay_all=true"))
 
 
 def _group(members: list[nn.Parameter], scale: float, spared: bool, config: Config) -> dict[str, Any]:

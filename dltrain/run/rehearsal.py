@@ -23,6 +23,7 @@ from dltrain.config.schema import Config, Node
 from dltrain.data.batches import ResidentSplit
 from dltrain.data.errors import DataError
 from dltrain.errors import UserError
+from dltrain.optimizers.stepping import chain_of
 from dltrain.seams import interface_of, methods_of, written
 from dltrain.text import first_line, say
 from dltrain.training.guard import NonFinite
@@ -98,12 +99,22 @@ def own_parts(plain: Node) -> dict[str, str]:
 def copy_of(parts: Parts) -> Parts:
     """Return a copy of all parts with the same data, of which val is a few samples."""
     data = (parts.train, parts.val, parts.test, parts.contract, parts.spec)
-    copied = copy.deepcopy(parts, {id(item): item for item in data})
+    memo: dict[int, Any] = {id(item): item for item in data}
+    for optimizer in reversed(list(chain_of(parts.optimizer))):
+        if isinstance(optimizer, torch.optim.Optimizer):
+            copy_optimizer(optimizer, memo)
+    copied = copy.deepcopy(parts, memo)
     if parts.val is not None:
         few = torch.arange(min(len(parts.val), SAMPLES))
         batch = next(iter(parts.val.batches(few, len(few))))
         copied.val = ResidentSplit(batch.inputs, batch.targets)
     return copied
+
+
+def copy_optimizer(optimizer: torch.optim.Optimizer, memo: dict[int, Any]) -> None:
+    """Copy an optimizer with all its attributes into `memo`: `deepcopy` keeps those only that torch's pickle has."""
+    copied = memo[id(optimizer)] = object.__new__(type(optimizer))
+    vars(copied).update(copy.deepcopy(vars(optimizer), memo))
 
 
 @contextmanager

@@ -11,12 +11,15 @@ _SAID = {SQUARED: "the weights decay", ABSOLUTE: "‖w‖₁ counts"}
 _DECAY = "optimizer.weight_decay"
 
 
-def repeated_terms(config: Config, terms: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
+def repeated_terms(
+    config: Config, terms: Mapping[str, Mapping[str, float]], decays: bool = True
+) -> tuple[str, ...]:
     """Return a line for each term that more than one rule adds, with their strengths and what to type for one.
 
     terms: the strength of each term by word of `regularization`
+    decays: whether the optimizer's own weight decay acts on a weight
     """
-    known = {**terms, _DECAY: {SQUARED: float(config.optimizer.get("weight_decay") or 0.0)}}
+    known = {**terms, _DECAY: {SQUARED: float(decays and config.optimizer.get("weight_decay") or 0.0)}}
     lines = []
     for term, said in _SAID.items():
         owners = {name: found[term] for name, found in known.items() if found.get(term)}

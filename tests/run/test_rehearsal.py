@@ -11,7 +11,8 @@ from conftest import Run, run_folders
 
 from dltrain.config.door import Fault
 from dltrain.errors import UserError
-from dltrain.run.rehearsal import owner
+from dltrain.optimizers.muon import Muon
+from dltrain.run.rehearsal import copy_optimizer, owner
 
 CODE = """
 import torch
@@ -118,6 +119,14 @@ class Works(Plain):
             for p in group["params"]:
                 if p.grad is not None:
                     p.add_(p.grad, alpha=-group["lr"])
+
+class Holds(Works):
+    def __init__(self, params, lr=0.1, factor=1.0):
+        super().__init__(params, lr)
+        self.factor = factor
+    def step(self, closure=None):
+        self.factor *= 0.5
+        super().step(closure)
 
 class Around:
     def __init__(self, optimizer):
@@ -258,6 +267,33 @@ def test_an_optimizer_that_does_not_move_is_told(dltrain, mine, capsys):
     assert dltrain(*mine("optimizer", "Still")) == 0
     (line,) = [text for text in capsys.readouterr().err.splitlines() if "changed no weight" in text]
     assert line.startswith("dltrain: optimizer=mine changed no weight in 2 trial steps")
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "lbfgs", "shampoo", "schedule_free", "newton_cg", "ranger"])
+def test_an_own_model_trains_with_every_kind_of_optimizer(dltrain, mine, optimizer):
+    """The copy for the trial had only the attributes that torch's optimizers pickle: Muon failed without its own."""
+    assert dltrain(*mine("model", "Lazy"), f"optimizer={optimizer}", "steps=2", "epochs=null") == 0
+
+
+def test_an_own_optimizer_may_hold_attributes(dltrain, mine):
+    assert dltrain(*mine("optimizer", "Holds")) == 0
+
+
+def test_a_copy_of_muon_takes_the_same_steps():
+    weights = [
+        torch.nn.Parameter(torch.randn(4, 3, generator=torch.Generator().manual_seed(i))) for i in (0, 1)
+    ]
+    memo: dict[int, object] = {}
+    optimizer = Muon(weights, lr=0.1)
+    copy_optimizer(optimizer, memo)
+    copied = memo[id(optimizer)]
+    for one in (optimizer, copied):
+        for group in one.param_groups:
+            for p in group["params"]:
+                p.grad = torch.ones(4, 3).triu()
+        one.step()
+    twins = [p for group in copied.param_groups for p in group["params"]]
+    assert all(a is not b and a.equal(b) for a, b in zip(weights, twins, strict=True))
 
 
 def test_a_learning_rate_that_no_optimizer_takes_is_refused(dltrain, workdir, mine):

@@ -11,8 +11,9 @@ from typing import Any
 
 from dltrain.commands import STARTED
 from dltrain.config import saved
+from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import open_catalogue, say_replaced
-from dltrain.config.door import door_for_saved
+from dltrain.config.door import Door, door_for_saved
 from dltrain.config.keys import LENGTH, SAFE, is_safe
 from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
@@ -36,21 +37,23 @@ def run(arguments: list[str]) -> int:
     path = newest_run(paths[0])
     check_not_shelved(path)
     check_files(path)
-    # before torch is imported, and until the end: no other process may continue or finish the run meanwhile
-    lock = Lock(path)
-    try:
-        return _resume(path, given, config_dir, lock)
-    finally:
-        lock.release()
-
-
-def _resume(path: Path, given: list[str], config_dir: str | None, lock: Lock) -> int:
     strict, overrides = strictness(given)
     catalogue = open_catalogue(config_dir)
     for override in overrides:
         check_safe(override, path, saved.repeating(path, catalogue))
-    config = saved.read(path, catalogue, overrides)
-    door = door_for_saved(config, catalogue, overrides)
+    # nothing is written beside records that are refused
+    read_checked(path, overrides, catalogue)
+    # before torch is imported, and until the end: no other process may continue or finish the run meanwhile
+    lock = Lock(path)
+    try:
+        return _resume(path, overrides, strict, catalogue, lock)
+    finally:
+        lock.release()
+
+
+def _resume(path: Path, overrides: list[str], strict: bool, catalogue: Catalogue, lock: Lock) -> int:
+    """Continue a run whose folder is locked: its records stay as they are read here."""
+    config, door = read_checked(path, overrides, catalogue)
     warn_of_direction(path, config)
     begun, former_length = lengthened_before(path, config)
     lengthened = lengths([*begun, *overrides])
@@ -72,6 +75,12 @@ def _resume(path: Path, given: list[str], config_dir: str | None, lock: Lock) ->
     with logging_to(path):
         experiment.run(built, path, resume=True, strict=strict, lock=lock)
     return 0
+
+
+def read_checked(path: Path, overrides: list[str], catalogue: Catalogue) -> tuple[Config, Door]:
+    """Return the configuration of a run with changes, and the door for what it may name. Raises UserError, CheckpointProblem."""
+    config = saved.read(path, catalogue, overrides)
+    return config, door_for_saved(config, catalogue, overrides)
 
 
 def lengths(overrides: Iterable[str]) -> list[str]:

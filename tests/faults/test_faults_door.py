@@ -36,7 +36,11 @@ HERE = Path(__file__)
 @pytest.mark.parametrize(
     "imported, origin", [("os import system", "posix"), ("torch.hub import load", "torch")]
 )
-def test_36_alias_in_the_working_folder_is_refused_after_the_import(dltrain, workdir, imported, origin):
+def test_36_alias_in_the_working_folder_is_refused_after_the_import(
+    dltrain, workdir, imported, origin, monkeypatch
+):
+    # of another test
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     (workdir / "mine.py").write_text(f"from {imported} as Model\n")
     (workdir / "conf" / "model").mkdir(parents=True)
     (workdir / "conf" / "model" / "evil.yaml").write_text("_target_: mine.Model\n")

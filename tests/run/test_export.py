@@ -190,9 +190,10 @@ def test_the_code_of_the_card_of_quantities_runs(targets: list[str], workdir, mo
     found: dict[str, Any] = {}
     exec(code_of(card), found)
     sched, color = run._predictor.contract.columns
-    wanted = run.predict(
-        {"sched": [float(f"{sched.fill:.6g}"), None], "color": [color.levels[0], None]}
-    ).values
+    with pytest.warns(UserWarning, match="sched has no unit, and is taken for s as in the training"):
+        wanted = run.predict(
+            {"sched": [float(f"{sched.fill:.6g}"), None], "color": [color.levels[0], None]}
+        ).values
     for i, name in enumerate(targets):
         name = "output_0" if name == "class" else name
         np.testing.assert_allclose(found[name], wanted[:, i], rtol=1e-5)

@@ -346,7 +346,7 @@ class Run:
                     whole=whole,
                     originals=originals,
                     decision=decision_of(threshold),
-                    without_test=without_test(texts),
+                    without_test=without_test(texts, config),
                 )
         return {score.split: score.values for score in scores}
 

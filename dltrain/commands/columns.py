@@ -100,7 +100,7 @@ def best_of(rows: Sequence[listing.Row]) -> list[listing.Row]:
 
 
 def differing(rows: Sequence[listing.Row]) -> dict[str, list[Any]]:
-    """Return the keys in which rows differ whose objectives do not compare therefore, with the values of the rows that have them."""
+    """Return the keys whose different values make the objectives incomparable, with the values of the rows that have them."""
     values = {key: [row.value(key) for row in rows] for key in (*KIND, *computed_by(rows))}
     found = {key: own for key, own in values.items() if len(set(map(str, own))) > 1}
     return found if "dataset" in found else {**found, **_own_keys(rows)}

@@ -17,7 +17,7 @@ from dltrain.config.catalogue import Catalogue, leaves
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.data_files import check_beside
 from dltrain.config.door import door_for_saved
-from dltrain.config.keys import DIVIDING, SPLITTING, check_division, check_used
+from dltrain.config.keys import DIVIDING, SPLITTING, check_division, check_used, keys_of
 from dltrain.config.schema import Config, DatasetKnobs
 from dltrain.config.validation import check_copies, plain_config
 from dltrain.config.values import check_value
@@ -74,7 +74,7 @@ def run(arguments: list[str]) -> int:
     resamples = configs[0].evaluation.bootstrap
     try:
         found = score_runs(
-            paths, configs, doors, resamples, whole, originals, decision, without_test(overrides)
+            paths, configs, doors, resamples, whole, originals, decision, without_test(overrides, configs[0])
         )
     except DataProblem as error:
         raise moved_data(error, configs, paths, ["evaluate", *typed], catalogue) from error
@@ -104,9 +104,9 @@ def read(
     return named_copies(config, catalogue)
 
 
-def without_test(overrides: Iterable[str]) -> bool:
-    """Return whether the changes close the test split, as configurations of the jobs of a sweep do without them."""
-    return any(text.lstrip("+") == "evaluation.test=false" for text in overrides)
+def without_test(overrides: Iterable[str], config: Config) -> bool:
+    """Return whether the changes leave the test split out; the false of a job of a sweep, which is none of them, does not."""
+    return "evaluation.test" in keys_of(overrides) and not config.evaluation.test
 
 
 def chosen_metrics(overrides: list[str], catalogue: Catalogue) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
         say(f"{changed}; this run begins with the present ones")
     if is_unscored_job(paths[0], config, overrides) and built.parts.test is not None:
         say(
-            "evaluation.test=false is that of the sweep: this run is not scored on the test split, and is with evaluation.test=true"
+            "the sweep set evaluation.test=false, so that the test split is not scored. To score it: evaluation.test=true"
         )
     folder = new_folder(config.output, run_name(config))
     with logging_to(folder):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -96,20 +95,18 @@ def lengths(overrides: Iterable[str]) -> list[str]:
 def lengthened_before(path: Path, config: Config) -> tuple[list[str], list[str]]:
     """Return the length of a run and the one that its summary has, where a resume with more was killed before it wrote that.
 
-    It had removed the hashes, so that of a run which has them, nobody began to lengthen it.
+    It had removed the hashes: a run with hashes was not being lengthened.
     """
     summary = read_summary(path)
     told, steps = summary.get("config"), summary.get("steps")
-    if (
-        summary["status"] != "completed"
-        or os.path.lexists(path / manifest.NAME)
-        or not isinstance(told, dict)
-    ):
+    if summary["status"] != "completed" or os.path.lexists(path / manifest.NAME):
+        return [], []
+    if not isinstance(told, dict) or type(steps) is not int:
         return [], []
     now = {key: value for key in LENGTH if (value := getattr(config, key)) is not None}
     then = {key: value for key in LENGTH if type(value := told.get(key)) in (int, float)}
-    grown = any(value > then.get(key, steps if key == "steps" else math.inf) for key, value in now.items())
-    if not grown or not then or type(steps) is not int:
+    # epochs in place of steps, or the other way round, compare once the data are known
+    if not then or (now.keys() == then.keys() and not any(now[key] > then[key] for key in now)):
         return [], []
     return [f"{key}={value}" for key, value in now.items()], [f"{key}={value}" for key, value in then.items()]
 

@@ -1,4 +1,4 @@
-"""Keys that have no effect beside the other values of a configuration: refused on the command line, told of files."""
+"""Keys that have no effect beside the other values of a configuration: refused on the command line, reported where a file sets them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,11 @@ IDLE = (
     ),
     Idle(
         "optimizer.dampening",
-        lambda c: value(c, "optimizer.dampening") and value(c, "optimizer.momentum") == 0,
+        lambda c: (
+            value(c, "optimizer.dampening")
+            and value(c, "optimizer.momentum") == 0
+            and not value(c, "momentum_schedule._target_")
+        ),
         "with optimizer.momentum=0",
         "optimizer.momentum=0.9",
     ),

@@ -50,7 +50,7 @@ def lists_as_axes(knobs: Mapping[str, Any]) -> Iterator[None]:
             rule = re.match(rf"`{re.escape(key)}` (?:is .*; it )?must be: (list [^.;]*)", str(error))
             if isinstance(value, list) and rule is not None:
                 raise UserError(
-                    f"`{key}` must be: {rule[1]}. In dltrain.sweep a list gives the values of an axis: {value!r} are {len(value)}. "
+                    f"`{key}` must be: {rule[1]}. In dltrain.sweep a list gives the values of an axis. "
                     f"Write {key}={tuple(value)!r} for one value that is a list, and a list of such tuples for several"
                 ) from None
         raise

@@ -56,7 +56,8 @@ def npz(
         targets: name of the array of targets: classes (N,) or (N, 1), or quantities (N,) or (N, K)
         split: name of an array (N,) with 0 for train, 1 for val, 2 for test
         groups: name of an array (N,); samples with equal values stay in one split
-        channels: position of the color axis of images; auto looks for an axis of length 1, 3 or 4, and refuses two of them
+        channels: position of the color axis of images; auto looks for an axis of length 1, 3 or 4, and refuses images where the first
+            and the last one could be it, unless both have length 1
         task: auto takes one integer or text for each sample as its class, and says so; classification takes rows with a single 1, too
     """
     arrays = _read(

@@ -40,8 +40,9 @@ def as_raw(found: Any) -> RawData:
     if isinstance(found, tuple | list) and found and all(isinstance(part, Dataset) for part in found):
         return _split(list(found))
     if isinstance(found, tuple) and len(found) == 2 and all(hasattr(part, "__array__") for part in found):
-        layout = _layout(found[0][0]) if len(found[0]) else ()
-        return _raw(_array(_colors_first(found[0])), plain_array(found[1]), (), layout)
+        values = found[0] if isinstance(found[0], Tensor) else plain_array(found[0])
+        layout = _layout(values[0]) if values.ndim and len(values) else ()
+        return _raw(_array(_colors_first(values)), plain_array(found[1]), (), layout)
     raise DataError(
         f"the dataset is {_described(found)}; it must be a dltrain.data.raw.RawData, a torch Dataset with a length, a tuple of "
         "them (train, test) or (train, val, test), or a pair of arrays (inputs, targets)"
@@ -178,10 +179,15 @@ def _layout(value: Any) -> tuple[str, ...]:
 
 def _array(values: Any) -> Tensor:
     """Return inputs (N, ...): bytes of images stay, all other numbers become float32."""
-    tensor = values.cpu() if isinstance(values, Tensor) else torch.from_numpy(plain_array(values))
+    tensor = values.cpu() if isinstance(values, Tensor) else torch.from_numpy(_writable(plain_array(values)))
     if tensor.dtype in (torch.float64, torch.int64):
         check_precision(tensor.numpy())
     return tensor if tensor.dtype == torch.uint8 and tensor.ndim == 4 else tensor.float()
+
+
+def _writable(array: Any) -> Any:
+    """Return an array that torch takes without a warning: pandas gives some that cannot be written."""
+    return array if array.flags.writeable else array.copy()
 
 
 def _raw(inputs: Tensor, targets: Any, names: Sequence[str], layout: tuple[str, ...]) -> RawData:

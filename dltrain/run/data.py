@@ -127,7 +127,7 @@ def load_data(
     if contract is not None:
         runtime = {"contract": contract, "tolerant": tolerant}
         own |= {name: value for name, value in runtime.items() if takes(name, door, config)}
-    elif contract is None and (like := contract_of_weights(config, door)) and takes("like", door, config):
+    elif (like := contract_of_weights(config, door)) and takes("like", door, config):
         own["like"] = like
     with data_problems():
         return with_columns(as_raw(door.build(own, "dataset", common=COMMON_KEYS)))

@@ -9,6 +9,7 @@ from torch import nn
 
 from dltrain.augmentation.mix import CutMix, Mixup
 from dltrain.augmentation.pipeline import Augmentation
+from dltrain.config.door import is_shipped
 from dltrain.config.groups import LIST_GROUPS
 from dltrain.config.schema import Config
 from dltrain.data.spec import DataSpec
@@ -91,7 +92,8 @@ def unused_keys(
     if config.momentum_schedule.get("_target_") and set_by_schedule in found:
         found["momentum_schedule"] = found[set_by_schedule]
     for word, rule in regularization.items():
-        parameters = getattr(rule, "parameters", None)
+        # an own rule may call something else so
+        parameters = getattr(rule, "parameters", None) if is_shipped(type(rule).__module__) else None
         if isinstance(parameters, list) and not any(parameter.requires_grad for parameter in parameters):
             found[f"regularization.{word}"] = Unused("it acts on no weight that is trained")
     transforms = augmentation.transforms if augmentation is not None else []

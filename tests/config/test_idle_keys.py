@@ -124,6 +124,19 @@ def test_the_header_names_a_key_of_a_recipe_that_nothing_reads(dltrain, workdir,
     assert line in capsys.readouterr().out
 
 
+def test_dampening_acts_beside_a_momentum_schedule(workdir):
+    catalogue = open_catalogue()
+    words = (
+        "optimizer=momentum",
+        "optimizer.momentum=0",
+        "optimizer.dampening=0.5",
+        "momentum_schedule=linear",
+    )
+    with pytest.raises(UserError, match="`optimizer.momentum` has no effect beside a momentum_schedule"):
+        validate(compose([*words], catalogue, open_hydra(catalogue)))
+    validate(compose([words[0], *words[2:]], catalogue, open_hydra(catalogue)))
+
+
 def test_a_file_may_state_the_defaults(workdir):
     (workdir / "conf" / "experiment").mkdir(parents=True)
     (workdir / "conf/experiment/mine.yaml").write_text("evaluation: {every_epochs: 1, every_steps: 4}\n")

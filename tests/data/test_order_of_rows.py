@@ -93,6 +93,28 @@ def test_a_column_that_tells_the_class_is_named_in_any_order(tmp_path: Path) -> 
         assert line.startswith("alone    few, many: each value occurs with one value of y only;")
 
 
+def test_values_that_come_in_turn_tell_the_class_as_sorted_ones_do(tmp_path: Path) -> None:
+    """1,200 values in turn, which do not repeat among the first rows."""
+    values = np.tile(np.arange(1200), 20)
+    for ordered in (values, np.sort(values)):
+        columns = {"x": DRAW.normal(size=len(values)).round(3), "many": [f"v{value}" for value in ordered]}
+        columns["y"] = ["no" if value < 600 else "yes" for value in ordered]
+        raw = csv(save(tmp_path / "t.csv", columns), "y", keep=["many"], categorical=["many"])
+        assert any(note.startswith("alone    many") for note in raw.notes)
+
+
+def test_months_in_words_are_dates() -> None:
+    for texts, form in (
+        (["12 January 2024", "3 May 2024"], "%d %b %Y"),
+        (["1-March-2024", "2-June-2024"], "%d-%b-%Y"),
+        (["12 Jan 2024"] * 2, "%d %b %Y"),
+    ):
+        assert form in date_formats(pa.array(texts)), texts
+    assert date_formats(pa.array(["3 May 2024", "12 Jan 2024"])) == date_formats(
+        pa.array(["12 January 2024", "3 May 2024"])
+    )
+
+
 def test_missing_values_in_front_change_nothing(tmp_path: Path) -> None:
     codes = [f"{1 + i % 9}E{i % 5}" for i in range(100)]
     levels = [str(i % 5) for i in range(100)]

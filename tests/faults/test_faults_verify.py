@@ -760,6 +760,22 @@ def test_a_run_killed_before_the_event_of_its_end_gets_it(small, dltrain):
         assert json.loads(last) | {"time": ""} == json.loads(lines[-1]) | {"time": ""}
 
 
+def test_the_event_of_the_end_follows_no_half_line(small, dltrain):
+    file, victim = small / "events.jsonl", small.parent / "precious"
+    lines = file.read_text().splitlines(keepends=True)
+    for half in ("", lines[-1][:20]):
+        victim.unlink(missing_ok=True)
+        victim.write_text("".join(lines[:-1]) + half)
+        before = victim.read_text()
+        file.unlink()
+        os.link(victim, file)
+        (small / manifest.NAME).unlink()
+        assert dltrain("resume", small) == 0
+        *others, last = file.read_text().splitlines(keepends=True)
+        assert others == lines[:-1] and json.loads(last)["event"] == "run_ended"
+        assert victim.read_text() == before
+
+
 def test_a_run_killed_before_its_last_file_is_completed_by_resume(small, capsys):
     events = (small / "events.jsonl").read_text()
     (small / manifest.NAME).rename(small / f".{manifest.NAME}.tmp")
@@ -820,6 +836,25 @@ def test_an_edited_length_is_no_lengthening(small, dltrain):
     file.write_text(text.replace("epochs: 3", "epochs: 2"))
     assert dltrain("resume", small) == 0
     assert "summary.json, config, epochs" in findings_of(small)
+
+
+def test_records_without_steps_and_another_kind_of_length(small, dltrain):
+    """Steps were compared before it was known that there are any; epochs in place of steps were no lengthening."""
+    (small / manifest.NAME).unlink()
+    file, summary = small / "config.yaml", json.loads((small / "summary.json").read_text())
+    text = file.read_text()
+    file.write_text(text.replace("epochs: 3", "epochs: null").replace("steps: null", "steps: 5000"))
+    rewrite(small / "summary.json", steps=None)
+    assert dltrain("resume", small) == 0
+    (small / manifest.NAME).unlink()
+    rewrite(small / "summary.json", steps=summary["steps"])
+    file.write_text(
+        text.replace("epochs: 3", "epochs: null").replace("steps: null", f"steps: {2 * summary['steps']}")
+    )
+    # as `resume RUN steps=12` of this run is, whose last evaluation a longer one does not have
+    with pytest.raises(UserError, match="cannot change in this run: it was evaluated at its end"):
+        dltrain("resume", small)
+    assert not (small / manifest.NAME).exists()
 
 
 def test_a_lengthening_that_the_schedule_forbids_is_refused(workdir, train, dltrain):

@@ -386,7 +386,9 @@ def test_what_data_json_decides_cannot_change_afterwards(run: Path, dltrain: Any
 def test_the_test_split_is_closed_where_that_is_asked_for(run: Path, scored: Any) -> None:
     """It was scored all the same, as `evaluation.every_steps` was accepted."""
     own = scored(run)[0]
-    assert scored(run, "evaluation.test=false")[0] == {"val": own["val"]}
+    for false in ("false", "False", "off"):
+        assert scored(run, f"evaluation.test={false}")[0] == {"val": own["val"]}
+    assert {*api.load(run, "evaluation.test=false").evaluate("evaluation.test=true")} == {"val", "test"}
     assert {*api.load(run).evaluate("evaluation.test=false")} == {"val"}
     for key in ("every_steps", "every_epochs"):
         with pytest.raises(UserError, match="cannot change here: it belongs to the training"):

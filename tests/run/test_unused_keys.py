@@ -127,6 +127,22 @@ def test_a_decay_that_an_own_optimizer_does_not_take_from_its_groups_acts(train,
     assert not weights(one).equal(weights(two))
 
 
+@pytest.mark.parametrize("parameters", ["list(model.named_parameters())", "[]"])
+def test_an_own_rule_may_call_anything_its_parameters(train, workdir, parameters):
+    module = f"own_rule_{len(parameters)}"
+    (workdir / "conf" / "regularization").mkdir(parents=True)
+    (workdir / "conf/regularization/mine.yaml").write_text(f"_target_: {module}.Mine\n")
+    (workdir / f"{module}.py").write_text(
+        "class Mine:\n"
+        "    def __init__(self, model):\n"
+        f"        self.model, self.parameters = model, {parameters}\n"
+        "    def penalty(self):\n"
+        "        return sum(p.square().sum() for p in self.model.parameters())\n"
+    )
+    run = train("dataset=iris", "model=linear", "steps=1", "regularization=[mine]")
+    assert not any("acts on no weight" in line for line in run.summary.get("inferred", []))
+
+
 def test_the_penalty_of_a_weight_that_the_optimizer_spares_is_not_named_twice(train):
     run = train(
         *STUDY.split(), "optimizer=adamw", "regularization=[l2]", "regularization.l2.all_parameters=true"

@@ -341,6 +341,16 @@ def test_best_yaml_of_folds_is_a_recipe_that_trains(workdir, dltrain):
     shutil.copy(folder / "best.yaml", workdir / "conf/experiment/best.yaml")
     assert dltrain("experiment=best") == 0
     assert dltrain("verify", folder) == 0
+    # of a recipe, too
+    (workdir / "conf/experiment/cv.yaml").write_text(
+        "# @package _global_\ndefaults: [override /dataset: iris, override /model: linear]\nfolds: 3\nepochs: 1\n"
+    )
+    shutil.rmtree(workdir / "outputs")
+    assert dltrain("-m", "experiment=cv", "lr=0.1,0.01", "fold=0,1,2") == 0
+    folder = sweep_folder(workdir)
+    shutil.copy(folder / "best.yaml", workdir / "conf/experiment/best.yaml")
+    assert dltrain("experiment=best") == 0
+    assert dltrain("verify", folder) == 0
 
 
 def test_best_yaml_names_no_seed_and_states_the_mean(workdir, dltrain):

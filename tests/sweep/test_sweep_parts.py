@@ -29,7 +29,7 @@ from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.axes import objective_range
 from dltrain.sweep.outcome.charts import curves
 from dltrain.sweep.outcome.files import write_csv
-from dltrain.sweep.outcome.ranking import Row, edges, importance, rank, uncertainty, winner
+from dltrain.sweep.outcome.ranking import Row, edges, importance, rank, scoring_axes, uncertainty, winner
 from dltrain.sweep.outcome.report import write_report
 from dltrain.sweep.plan import space
 from dltrain.sweep.plan.composer import Composer
@@ -427,6 +427,45 @@ def test_a_configuration_that_is_drawn_again_counts_once(composer, tmp_path, see
     if seeds > 1:
         assert rows[1].verdict == f"p = {stats.ttest_rel(values['a'], values['b']).pvalue:.2g}"
     assert importance(plan, rows) == {}
+
+
+def test_of_copies_the_whole_one_counts(composer, tmp_path):
+    """A pruned first draw displaced the completed one, which was the best."""
+    words = axes(("lr", list("ab")))
+    plan = Plan(words, [{}], [], {"trials": 3}, "random", composer, composer.config([]), False)
+    ends = [("a", "pruned", 0.9), ("a", "completed", 0.1), ("b", "completed", 0.5)]
+    jobs = []
+    for trial, (letter, state, value) in enumerate(ends):
+        (job,) = plan.jobs(trial, {"lr": letter}, tmp_path)
+        job.state, job.summary = state, {"objective": value, "best": {}}
+        jobs.append(job)
+    for order in (jobs, jobs[::-1]):
+        assert [(row.chosen["lr"], row.values, row.complete) for row in rank(plan, order)] == [
+            ("a", [0.1], True), ("b", [0.5], True)
+        ]  # fmt: skip
+        assert winner(plan, rank(plan, order)) is jobs[1]
+
+
+def test_an_axis_changes_the_data_if_equal_jobs_beside_it_have_others(composer, tmp_path):
+    """The last job of each value was looked at, whatever else changed its data."""
+    keys = ("dataset.missing", "dataset.image_size")
+    search = axes((keys[0], ["auto", "drop"]), (keys[1], ["32", "64"]))
+    plan = Plan(search, [{}], [], {"trials": 4}, "random", composer, composer.config([]), False)
+
+    def jobs(prints):
+        found = []
+        for trial, (missing, size) in enumerate(
+            [("auto", "64"), ("drop", "32"), ("auto", "32"), ("drop", "64")]
+        ):
+            (job,) = plan.jobs(trial, dict(zip(keys, (missing, size), strict=True)), tmp_path)
+            job.state, job.summary = "completed", {"objective": 1.0, "best": {}}
+            job.folder.mkdir(parents=True, exist_ok=True)
+            (job.folder / "data.json").write_text(json.dumps({"fingerprint": prints(missing, size)}))
+            found.append(job)
+        return found
+
+    assert scoring_axes(plan, jobs(lambda missing, size: size)) == []
+    assert scoring_axes(plan, jobs(lambda missing, size: missing + size)) == ["dataset.missing"]
 
 
 def test_of_an_accuracy_among_several_objectives_higher_is_better(composer, tmp_path):

@@ -295,9 +295,9 @@ def _of_one_class(rows: NDArray[np.bool_], classes: NDArray[np.int64]) -> bool:
 
 def _tells(values: NDArray[Any], classes: NDArray[np.int64]) -> bool:
     """Whether each value goes with one class, and is in 10 rows on average."""
-    # most columns are ruled out by a few rows; values with 10 rows on average repeat among any of them
+    # most columns are ruled out by a few rows
     few, pairs = _different(values[:_LOOKED_AT], classes[:_LOOKED_AT])
-    if pairs != few or few == len(values[:_LOOKED_AT]):
+    if pairs != few:
         return False
     count, pairs = _different(values, classes)
     return 1 < count <= len(values) / 10 and pairs == count

@@ -179,7 +179,9 @@ _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?"
 # different texts that rule out most formats
 _LOOKED_AT = 200
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
-_DATE_LIKE = r"^\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?(\D|$)|^[A-Za-z]{3,9} \d{1,4}|^\d{1,2}[- ][A-Za-z]{3}[, -]"
+_DATE_LIKE = (
+    r"^\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?(\D|$)|^[A-Za-z]{3,9} \d{1,4}|^\d{1,2}[- ][A-Za-z]{3,9}[, -]"
+)
 
 
 def is_date_like(texts: Any) -> Flags:

@@ -85,10 +85,11 @@ def write_best(plan: Plan, row: Row, catalogue: Catalogue, file: Path) -> None:
     """Write best.yaml: the best configuration as a recipe for `experiment=`, without what tells its repetitions apart."""
     import yaml
 
-    chosen = plan.overrides(row.chosen)
-    # a number of folds says nothing without the fold, which is what tells the repetitions apart
-    overrides = [text for text in chosen if not text.startswith("folds=") or any(map(is_fold, chosen))]
+    overrides = plan.overrides(row.chosen)
     recipe = recipe_of(overrides, catalogue)
+    if any("fold" in one for one in plan.replicates):
+        # a number of folds says nothing without the fold, which tells the repetitions apart; a recipe may set it
+        recipe["folds"] = None
     head = "\n".join(
         [
             "# @package _global_",
@@ -113,10 +114,6 @@ def _objectives(plan: Plan, row: Row) -> list[str]:
     pairs = zip(plan.objectives, row.objectives, plan.modes, strict=True) if plan.objectives else ()
     texts = [f"{name} {value:.6g} ({BETTER[mode]})" for name, value, mode in pairs]
     return [f"# objectives: {', '.join(texts)}; the other trade-offs: report.html"] if texts else []
-
-
-def is_fold(text: str) -> bool:
-    return text.startswith("fold=")
 
 
 def recipe_of(overrides: Sequence[str], catalogue: Catalogue) -> dict[str, Any]:

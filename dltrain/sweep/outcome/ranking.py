@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dltrain.config.keys import REPLICATES, may_change_data, splits_data
 from dltrain.direction import Mode, rank_of_mean
+from dltrain.storage.summary import WHOLE
 from dltrain.sweep.jobs import Chosen, Job, label
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.members import Member
@@ -51,16 +52,14 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
 
     A search may draw a configuration again: its jobs are copies, which count once.
     """
-    by_choice: dict[tuple[object, ...], dict[tuple[object, ...], Job]] = {}
+    by_choice: dict[tuple[object, ...], dict[tuple[object, ...], list[Job]]] = {}
     for job in sorted(jobs, key=lambda job: job.number):
         choice = tuple(item for item in job.chosen.items() if item[0] not in REPLICATES)
         repetition = tuple(job.chosen.get(name) for name in REPLICATES)
-        known = by_choice.setdefault(choice, {})
-        if repetition not in known or (known[repetition].objective is None and job.objective is not None):
-            known[repetition] = job
+        by_choice.setdefault(choice, {}).setdefault(repetition, []).append(job)
     rows = []
     for repetitions in by_choice.values():
-        members = list(repetitions.values())
+        members = [min(copies, key=_shortfall) for copies in repetitions.values()]
         values = [job.objective for job in members if job.objective is not None]
         if values and all(job.is_done for job in members):
             mean, deviation = statistics.mean_and_deviation(values)
@@ -76,11 +75,19 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
     return rows
 
 
+def _shortfall(job: Job) -> int:
+    """Return a sort key of copies: whole ones first, then those that ended with a value, then those that have one."""
+    if job.objective is None:
+        return 3
+    return 0 if job.state in WHOLE else 1 if job.is_done and job.state != "pruned" else 2
+
+
 def scoring_axes(plan: Plan, jobs: Iterable[Job]) -> list[str]:
     """Return the axes that decide on which samples, or by which targets, configurations are scored.
 
-    Reads data.json of a job for each value of an axis of which only the data tell.
+    Reads data.json of jobs for each axis of which only the data tell, until two differ.
     """
+    jobs = list(jobs)
     return [
         axis.name
         for axis in plan.search_axes
@@ -90,12 +97,26 @@ def scoring_axes(plan: Plan, jobs: Iterable[Job]) -> list[str]:
 
 def _changes_data(axis: Axis, jobs: Iterable[Job]) -> bool:
     """Return whether jobs with different values of an axis have other data, or data that are not known."""
-    of = {str(job.chosen.get(axis.name)): job for job in jobs if job.is_done and not job.failed}
-    prints = {Member(job.folder).fingerprint for job in of.values()}
-    return len(of) > 1 and (len(prints) > 1 or "" in prints)
+    # only jobs that are equal in all else that the data depend on: the encoding of a table depends on the fold, too
+    alike: dict[object, dict[str, Job]] = {}
+    for job in jobs:
+        if job.is_done and not job.failed:
+            rest = tuple(item for item in job.chosen.items() if item[0] != axis.name and _is_of_data(item[0]))
+            alike.setdefault(rest, {}).setdefault(str(job.chosen.get(axis.name)), job)
+    for by_value in alike.values():
+        prints = set()
+        for job in by_value.values() if len(by_value) > 1 else ():
+            prints.add(Member(job.folder).fingerprint)
+            if len(prints) > 1 or "" in prints:
+                return True
+    return False
 
 
-def judge(rows: list[Row], scoring: Iterable[str] = ()) -> None:
+def _is_of_data(name: str) -> bool:
+    return any(key.partition(".")[0] in ("dataset", *REPLICATES) for key in name.split(","))
+
+
+def judge(rows: list[Row], scoring: Sequence[str] = ()) -> None:
     """Test the best configuration against the others that have the same values of the axes that decide on what is scored."""
     values = [[row.chosen.get(name) for name in scoring] for row in rows]
     alike = [row for row, own in zip(rows[1:], values[1:], strict=True) if own == values[0]]

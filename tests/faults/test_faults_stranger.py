@@ -696,7 +696,6 @@ IN_PLACE = {
     "storage/checkpoint.py": "a new folder beside the one that it becomes",
     "storage/files.py": "`replace` itself, and new files",
     "storage/growing_file.py": "a file that was unshared when it was opened",
-    "sweep/backends/stack.py": "run.log, unshared before",
     "sweep/backends/worker.py": "the process's own streams",
     "sweep/outcome/files.py": "a new file, whose name was freed before",
 }

@@ -129,7 +129,7 @@ def test_rerun_of_a_job_says_that_the_test_split_is_not_scored(dltrain, workdir,
         capsys.readouterr()
         assert dltrain("rerun", job, *changes) == 0
         said = "".join(capsys.readouterr())
-        assert ("with evaluation.test=true" in said) == is_told
+        assert ("To score it: evaluation.test=true" in said) == is_told
         newest = max(workdir.glob("outputs/*/*/summary.json"), key=lambda file: file.stat().st_mtime_ns)
         assert bool(json.loads(newest.read_text())["test"]) == ("evaluation.test=true" in changes)
 

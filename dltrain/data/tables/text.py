@@ -179,8 +179,11 @@ _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?"
 # different texts that rule out most formats
 _LOOKED_AT = 200
 _ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
+# months in words behind the day, where a street may stand as well
+_MONTHS = "(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 _DATE_LIKE = (
-    r"^\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?(\D|$)|^[A-Za-z]{3,9} \d{1,4}|^\d{1,2}[- ][A-Za-z]{3,9}[, -]"
+    r"^\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?(\D|$)|^[A-Za-z]{3,9} \d{1,4}"
+    rf"|^\d{{1,2}}[- ]([A-Za-z]{{3}}|{_MONTHS}[a-z]{{1,6}})[, -]"
 )
 
 

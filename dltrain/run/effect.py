@@ -107,10 +107,13 @@ def unused_of(part: object) -> Mapping[str, Unused]:
 
 
 def refuse_unused(unused: Mapping[str, Unused], config: Config, given: Collection[str]) -> None:
-    """Raise UserError for what the command line gives and changes nothing: a key, a word of a list, or one of its keys."""
+    """Raise UserError for what the command line gives and changes nothing: a key, a word of a list, or one of its keys.
+
+    A word of another group, such as a schedule, is told only: which model it is typed beside is another choice.
+    """
     listed = {f"{group}.{word}" for group in LIST_GROUPS if group in given for word in config.words[group]}
     for key, (why, cure) in unused.items():
-        if any(text == key or text.startswith(f"{key}.") for text in (*given, *listed)):
+        if "." in key and any(text == key or text.startswith(f"{key}.") for text in (*given, *listed)):
             added = f"Add {cure}, or leave" if cure else "Leave"
             raise UserError(f"`{key}` has no effect: {why}.\n{added} {key} out.")
 

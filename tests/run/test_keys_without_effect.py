@@ -25,7 +25,6 @@ UNUSED = [
     (f"{LINEAR} optimizer=muon", "optimizer.momentum=0.3", LAST, "optimizer.last=true"),
     (f"{LINEAR} optimizer=muon", "optimizer.ns_steps=2", LAST, "optimizer.last=true"),
     (f"{LINEAR} optimizer=muon", "optimizer.nesterov=false", LAST, "optimizer.last=true"),
-    (f"{LINEAR} optimizer=muon wrap=[lookahead]", "momentum_schedule=linear", LAST, "optimizer.last=true"),
     (f"{STUDY} optimizer=muon", "optimizer.ns_steps=2", "no matrix is trained, and AdamW steps all weights", ""),
     (f"{STUDY} optimizer=muon", "optimizer.last=true", "the last matrix is not trained, or there is none", ""),
     (
@@ -47,14 +46,13 @@ def test_a_key_without_effect_is_refused_and_told(train, dltrain, workdir, base,
     way_out = f"Add {cure}, or leave" if cure else "Leave"
     assert str(error.value) == f"`{name}` has no effect: {why}.\n{way_out} {name} out."
     without = train(*base.split())
-    if name != "momentum_schedule":
-        (workdir / "conf" / "experiment").mkdir(parents=True)
-        recipe = OmegaConf.to_yaml(OmegaConf.from_dotlist([key]))
-        (workdir / "conf/experiment/mine.yaml").write_text(f"# @package _global_\n{recipe}")
-        in_a_file = train("experiment=mine", *base.split())
-        assert weights(in_a_file).equal(weights(without))
-        (line,) = [line for line in in_a_file.summary["inferred"] if name in line]
-        assert line.startswith("unused ") and why in line and cure in line
+    (workdir / "conf" / "experiment").mkdir(parents=True)
+    recipe = OmegaConf.to_yaml(OmegaConf.from_dotlist([key]))
+    (workdir / "conf/experiment/mine.yaml").write_text(f"# @package _global_\n{recipe}")
+    in_a_file = train("experiment=mine", *base.split())
+    assert weights(in_a_file).equal(weights(without))
+    (line,) = [line for line in in_a_file.summary["inferred"] if name in line]
+    assert line.startswith("unused ") and why in line and cure in line
     if cure:
         # decay_all has no effect itself without a decay
         other = without if name == "optimizer.weight_decay" else train(*base.split(), cure)

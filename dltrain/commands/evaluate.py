@@ -105,7 +105,10 @@ def read(
 
 
 def without_test(overrides: Iterable[str], config: Config) -> bool:
-    """Return whether the changes leave the test split out; the false of a job of a sweep, which is none of them, does not."""
+    """Return whether an override leaves the test split out.
+
+    A job of a sweep has evaluation.test=false without an override, and its test split is scored.
+    """
     return "evaluation.test" in keys_of(overrides) and not config.evaluation.test
 
 

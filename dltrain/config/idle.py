@@ -35,6 +35,12 @@ class Idle:
         return f"{self.key}={written(value(plain, self.key))} has no effect {self.why.format(**plain)}"
 
 
+def _differs(plain: Node, index: int, default: float) -> bool:
+    """Return whether one of two betas is not its default; the `betas` of a user's optimizer may be something else."""
+    betas = value(plain, "optimizer.betas")
+    return isinstance(betas, list) and len(betas) == 2 and betas[index] != default
+
+
 # keys that are refused where the command line gives them and nothing reads them; those that a file sets are told
 IDLE = (
     Idle(
@@ -80,7 +86,7 @@ IDLE = (
     Idle(
         "optimizer.betas",
         # β₂ acts; 0.9 is the default of β₁, which has to be typed with it
-        lambda c: value(c, "momentum_schedule._target_") and value(c, "optimizer.betas")[0] != 0.9,
+        lambda c: value(c, "momentum_schedule._target_") and _differs(c, 0, 0.9),
         "on β₁ beside a momentum_schedule, which sets it in each step",
         "momentum_schedule=none",
     ),
@@ -93,7 +99,7 @@ IDLE = (
     Idle(
         "optimizer.betas",
         # β₁ acts; 0.999 is the default of β₂, which has to be typed with it
-        lambda c: value(c, "optimizer.form") == "sgd" and value(c, "optimizer.betas")[1] != 0.999,
+        lambda c: value(c, "optimizer.form") == "sgd" and _differs(c, 1, 0.999),
         "on β₂ with optimizer.form=sgd, which has no second moments",
         "optimizer.form=adamw",
     ),

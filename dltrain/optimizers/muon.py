@@ -73,7 +73,6 @@ class Muon(torch.optim.Optimizer):
         has_last = all(group.get(HAS_LAST_MATRIX, True) for group in self.param_groups)
         # tensors, not ids, which a copy of the optimizer does not share
         self.hidden = matrices[:-1] if has_last and not last else matrices
-
         self._spares_last = bool(matrices) and has_last and not last
         self._is_last_idle = last and not (matrices and has_last)
 

@@ -92,7 +92,7 @@ def unused_keys(
     if config.momentum_schedule.get("_target_") and set_by_schedule in found:
         found["momentum_schedule"] = found[set_by_schedule]
     for word, rule in regularization.items():
-        # an own rule may call something else so
+        # an attribute of this name may be anything in a rule of the user
         parameters = getattr(rule, "parameters", None) if is_shipped(type(rule).__module__) else None
         if isinstance(parameters, list) and not any(parameter.requires_grad for parameter in parameters):
             found[f"regularization.{word}"] = Unused("it acts on no weight that is trained")
@@ -109,7 +109,7 @@ def unused_of(part: object) -> Mapping[str, Unused]:
 def refuse_unused(unused: Mapping[str, Unused], config: Config, given: Collection[str]) -> None:
     """Raise UserError for what the command line gives and changes nothing: a key, a word of a list, or one of its keys.
 
-    A word of another group, such as a schedule, is told only: which model it is typed beside is another choice.
+    A word of a group with one choice, such as momentum_schedule, is not refused; the header has a line on it.
     """
     listed = {f"{group}.{word}" for group in LIST_GROUPS if group in given for word in config.words[group]}
     for key, (why, cure) in unused.items():

@@ -17,20 +17,20 @@ def complete(path: Path) -> bool:
 
     Only the holder of the folder's lock may do so.
     """
-    if not is_open(path):
+    if not is_unsealed(path):
         return False
     # imports torch, which such a run alone needs
     from dltrain.storage.checkpoint import clear_unfinished
 
     clear_temporary(path)
-    # of a run whose last checkpoint was saved, and the one before it not yet deleted
+    # a kill may have come between the last checkpoint and the deletion of an older one
     clear_unfinished(path / "checkpoints")
     event_log.complete(path, read_summary(path))
     manifest.write(path, manifest.covered(path))
     return True
 
 
-def is_open(path: Path) -> bool:
+def is_unsealed(path: Path) -> bool:
     """Return whether a run has finished, and was killed before it wrote its hashes; earlier versions wrote none."""
     if os.path.lexists(path / manifest.NAME):
         return False
@@ -41,7 +41,7 @@ def is_open(path: Path) -> bool:
 def complete_job(path: Path) -> None:
     """Complete a job of a sweep as `complete` does; one that another process holds, or that is no run, stays as it is."""
     try:
-        if is_open(path):
+        if is_unsealed(path):
             lock = Lock(path)
             try:
                 complete(path)

@@ -124,6 +124,21 @@ def test_the_header_names_a_key_of_a_recipe_that_nothing_reads(dltrain, workdir,
     assert line in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("betas", ["0.9", "[0.9]", "null"])
+def test_betas_of_an_own_optimizer_may_be_anything(workdir, betas):
+    """Both numbers of the shipped optimizers were read for every configuration: TypeError and IndexError."""
+    (workdir / "conf" / "optimizer").mkdir(parents=True)
+    (workdir / "conf/optimizer/mine.yaml").write_text(
+        f"_target_: mine_with_betas.Mine\nbetas: {betas}\nform: sgd\n"
+    )
+    (workdir / "mine_with_betas.py").write_text(
+        "class Mine:\n    def __init__(self, params, lr=0.1, betas=None, form=''): ...\n"
+    )
+    catalogue = open_catalogue()
+    words = ["optimizer=mine", "momentum_schedule=linear"]
+    assert validate(compose(words, catalogue, open_hydra(catalogue))).idle == ()
+
+
 def test_dampening_acts_beside_a_momentum_schedule(workdir):
     catalogue = open_catalogue()
     words = (

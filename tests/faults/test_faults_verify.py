@@ -839,7 +839,7 @@ def test_an_edited_length_is_no_lengthening(small, dltrain):
 
 
 def test_records_without_steps_and_another_kind_of_length(small, dltrain):
-    """Steps were compared before it was known that there are any; epochs in place of steps were no lengthening."""
+    """A summary without `steps` ended in a TypeError, and `steps` in place of `epochs` was not taken for a longer run."""
     (small / manifest.NAME).unlink()
     file, summary = small / "config.yaml", json.loads((small / "summary.json").read_text())
     text = file.read_text()

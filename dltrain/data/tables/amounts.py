@@ -69,7 +69,7 @@ def amounts(texts: Any) -> Amounts:
 
 
 def _with(known: Amounts, chosen: text.Flags, read: Callable[[Any], Amounts]) -> Amounts:
-    """Return texts with the `chosen` ones read: the parts of a text take much longer to find than whether it has them."""
+    """Return texts with the `chosen` ones read. Extracting parts is slower than matching, so that only these are extracted."""
     if not chosen.any():
         return known
     if chosen.all():

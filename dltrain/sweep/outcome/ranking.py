@@ -241,7 +241,7 @@ def _parts(axis: Axis, complete: list[Row]) -> list[list[float]]:
         if axis.name in row.chosen:
             value = row.chosen[axis.name]
             groups.setdefault(value if axis.options else _quarter(value, values), []).append(row.mean)
-    return [*groups.values()]
+    return list(groups.values())
 
 
 def _quarter(value: float, ordered: list[float]) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dltrain.commands.train import check_no_flags, check_no_sweep, read, say_what_is_read
 from dltrain.config.compose import CONFIG_NAME, compose, open_catalogue, open_hydra, quote_foreign
 from dltrain.config.door import Door, shipped_targets
-from dltrain.config.keys import keys_of
+from dltrain.config.keys import NO_SAMPLES, keys_of
 from dltrain.config.schema import Node
 from dltrain.config.validation import validate
 from dltrain.errors import UserError
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     check_no_sweep(args.overrides, may_sweep=False)
     name = args.config_name or CONFIG_NAME
     config = validate(compose(args.overrides, catalogue, open_hydra(catalogue), name))
-    if config.words["dataset"] == "none":
+    if config.words["dataset"] == NO_SAMPLES:
         raise UserError(
             "`dltrain check` looks at samples, and dataset=none has none. Choose another dataset."
         )

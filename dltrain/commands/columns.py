@@ -9,7 +9,7 @@ from typing import Any
 
 from dltrain.commands import listing
 from dltrain.config.comparable import changes
-from dltrain.config.keys import SCORED_ON, label, may_change_data
+from dltrain.config.keys import SCORED_ON, is_of_problem, label, may_change_data, text_of
 from dltrain.screen.table import Column, duration, number, terminal_width, typed
 from dltrain.storage.index import DAMAGED, Entry, number_of
 from dltrain.storage.job_names import job_label
@@ -102,18 +102,24 @@ def best_of(rows: Sequence[listing.Row]) -> list[listing.Row]:
 def differing(rows: Sequence[listing.Row]) -> dict[str, list[Any]]:
     """Return the keys whose different values make the objectives incomparable, with the values of the rows that have them."""
     values = {key: [row.value(key) for row in rows] for key in (*KIND, *computed_by(rows))}
-    found = {key: own for key, own in values.items() if len(set(map(str, own))) > 1}
+    found = {key: own for key, own in values.items() if len(set(map(text_of, own))) > 1}
     return found if "dataset" in found else {**found, **_own_keys(rows)}
 
 
 def _own_keys(rows: Sequence[listing.Row]) -> dict[str, list[Any]]:
-    """Return the keys of a dataset that differ and may change what is scored, with the values of the rows that have them."""
+    """Return the keys that differ and may change what is scored, with the values of the rows that have them.
+
+    They are those of the dataset, and of a run without samples those of its model.
+    """
     bases = {id(row.shown.base): row.shown.base or {} for row in rows}
-    keys = {key for base in bases.values() for key in base if key.startswith("dataset.")}.difference(KIND)
-    values = {key: [row.value(key) for row in rows if key in (row.shown.base or {})] for key in sorted(keys)}
-    return {
-        key: own for key, own in values.items() if len(set(map(str, own))) > 1 and may_change_data(key, own)
-    }
+    keys = {key for base in bases.values() for key in base}.difference(KIND)
+    dataset = rows[0].value("dataset") if rows else None
+    found = {}
+    for key in sorted(key for key in keys if key.startswith("dataset.") or is_of_problem(key, dataset)):
+        own = [row.value(key) for row in rows if key in (row.shown.base or {})]
+        if len(set(map(text_of, own))) > 1 and (may_change_data(key, own) or is_of_problem(key, dataset)):
+            found[key] = own
+    return found
 
 
 def computed_by(rows: Sequence[listing.Row]) -> list[str]:

@@ -59,6 +59,8 @@ READING = ("delimiter", "decimal", "missing_words", "date_format", "inputs", "ch
 SAME_SAMPLES = frozenset(f"dataset.{key}" for key in (
     "limit", "bootstrap", "class_weights", "normalize", "target_scale", "features", "drop", "keep", "categorical", "dates", "image_size",
     "resize", "color", "full_scale", "channels", "cache", "download", "resident_share"))  # fmt: skip
+# the dataset of a run without samples, whose model is the function to minimize
+NO_SAMPLES = "none"
 # words that stand for no choice
 _SILENT = ("none", "[]", "default", "auto")
 
@@ -79,6 +81,24 @@ def may_change_data(name: str, values: Iterable[object] = ()) -> bool:
     numbered = name == "dataset.features" and not any("[" in str(value) for value in values)
     others = {*name.split(",")} - SAME_SAMPLES - {*REPLICATES}
     return numbered or any(key.startswith("dataset.") for key in others)
+
+
+def is_of_problem(name: str, dataset: object) -> bool:
+    """Return whether a key, or an axis of several with commas, decides which function a run without samples minimizes.
+
+    >>> is_of_problem("model.condition_number", "none"), is_of_problem("model.hidden", "iris"), is_of_problem("lr", "none")
+    (True, False, False)
+    """
+    return dataset == NO_SAMPLES and any(key.partition(".")[0] == "model" for key in name.split(","))
+
+
+def text_of(value: object) -> str:
+    """Return a value as text that is the same for equal values, however they were typed.
+
+    >>> text_of(100), text_of(100.0), text_of(None)
+    ('100', '100', 'None')
+    """
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def is_safe(key: str) -> bool:

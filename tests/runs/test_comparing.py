@@ -253,6 +253,46 @@ def test_other_splits_are_other_samples(workdir, key):
     assert f"(runs on digits {key}=5: 5, digits {key}=10: 5)" in found.warning
 
 
+def test_functions_of_study_problems_are_other_data(workdir):
+    """The easier quadratic was called the best one, and the commands of a comparison over several data were broken into lines."""
+    jobs = [
+        {
+            "objective": condition / 100 + rate,
+            "config": {
+                "dataset": "none",
+                "model": "quadratic",
+                "model.condition_number": condition,
+                "lr": rate,
+            },
+        }
+        for condition in (10, 100.0)
+        for rate in (0.1, 0.2)
+    ]
+    found = compared(make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs))
+    assert [(g.data, g.place, g.choices["lr"]) for g in found.groups] == [
+        (1, 1, 0.1), (1, 2, 0.2), (2, 1, 0.1), (2, 2, 0.2),
+    ]  # fmt: skip
+    assert (
+        "(runs on quadratic model.condition_number=10: 2, quadratic model.condition_number=100: 2)"
+        in found.warning
+    )
+    commands = [line for line in found.conclusion if line.startswith(COMMANDS)]
+    assert len(commands) == 4 and all(f"  {command}" in page(found) for command in commands)
+
+
+def test_equal_numbers_are_one_configuration_however_they_were_typed(workdir):
+    """`model.condition_number=100` and the 100.0 of its file were two configurations, and `folds=5` beside 5.0 other data."""
+    jobs = [
+        {
+            "objective": 1.0 + seed,
+            "config": {"model.width": width, "dataset.val_fraction": part, "seed": seed},
+        }
+        for seed, (width, part) in enumerate([(100, 0), (100.0, 0.0), (50, 0)])
+    ]
+    found = compared(make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs))
+    assert [len(group.values) for group in found.groups] == [2, 1] and not found.warning
+
+
 def test_few_repetitions_are_not_tested(workdir):
     found = compared(made(workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]}))
     assert [group.verdict for group in found.groups] == ["best", "too few runs to tell"]

@@ -70,6 +70,7 @@ def test_other_data_or_targets_are_not_tested(workdir, dltrain, capfd):
         "dataset.noise=0.1,0.4": ("dataset=two_moons", "model=linear"),
         "dataset.target=y,z": table,
         "dataset.missing=auto,drop": (*table, "dataset.target=y"),
+        "model.condition_number=10,100": ("dataset=none", "model=quadratic", "optimizer=gd", "lr=0.01"),
     }
     alike = {
         "dataset.drop=[b],[c]": (*table, "dataset.target=y"),

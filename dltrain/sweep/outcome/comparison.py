@@ -21,6 +21,7 @@ from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
 from dltrain.storage.summary import UNRANKED
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.groups import (
+    COMMANDS,
     Group,
     copies_notes,
     data_names,
@@ -74,7 +75,7 @@ class Comparison:
         if len(self.by_data) == 1:
             return self._conclusion(self.groups)
         return [
-            f"On {name}: {sentence}"
+            sentence if sentence.startswith(COMMANDS) else f"On {name}: {sentence}"
             for part, name in zip(self.by_data, data_names(self.by_data), strict=True)
             for sentence in self._conclusion(part)
         ]

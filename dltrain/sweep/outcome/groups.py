@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dltrain.config.keys import REPLICATES, SPLIT_BY, label
+from dltrain.config.keys import REPLICATES, SPLIT_BY, label, text_of
 from dltrain.data.errors import some
 from dltrain.errors import typed
 from dltrain.storage.proposed import beyond_record, name_option
@@ -82,7 +82,7 @@ def grouped(members: Sequence[Member], metric: str) -> list[Group]:
         if member.first_weights and len({other.first_weights for other in members} - {""}) > 1:
             kept["first weights"] = member.first_weights[:8]
         kept |= {f"code of {file}": sha[:8] for file, sha in member.code.items() if file in edited}
-        alike = groups.setdefault(repr(kept), [])
+        alike = groups.setdefault(repr({key: text_of(value) for key, value in kept.items()}), [])
         part, seen = member.replicate[1:], member.scored_on
         group = next((group for group in alike if group.prints.get(part, seen) == seen), None)
         if group is None:
@@ -123,16 +123,24 @@ def number_data(groups: Sequence[Group]) -> None:
 def data_names(parts: Sequence[Sequence[Group]]) -> list[str]:
     """Return a name for each set of data: the dataset, with its fingerprint and then its split where several sets have that name."""
     firsts = [part[0].members[0] for part in parts]
-    names = [str(first.config.get("dataset") or "unknown data") for first in firsts]
-    keys = [key for key in SPLIT_BY if len({str(first.config.get(key)) for first in firsts}) > 1]
+    names = [first.data_name for first in firsts]
     prints = [first.fingerprint[:8] or "(unknown)" for first in firsts]
-    splits = [label({key: first.config.get(key) for key in keys}) for first in firsts]
+    splits = [_apart(first, firsts) for first in firsts]
     for more in (prints, splits) if len(set(prints)) > 1 else (splits,):
         names = [
             name if names.count(name) == 1 else f"{name} {text}".strip()
             for name, text in zip(names, more, strict=True)
         ]
     return names
+
+
+def _apart(run: Member, runs: Sequence[Member]) -> str:
+    """Return the keys of its split, or of the function that it minimizes, in which a run differs from those on data of its name."""
+    alike = [other.config for other in runs if other.data_name == run.data_name]
+    keys = [
+        key for key in (*SPLIT_BY, *run.problem) if len({text_of(config.get(key)) for config in alike}) > 1
+    ]
+    return label({key: run.config.get(key) for key in keys})
 
 
 # how a line begins that is typed as it stands

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.keys import REPLICATES, SPLIT_BY, differences, keys_given
+from dltrain.config.keys import REPLICATES, SPLIT_BY, differences, is_of_problem, keys_given, text_of
 from dltrain.config.saved import flat, load_bounded
 from dltrain.direction import NO_SCORES, Mode, direction_of, metrics_of
 from dltrain.errors import CheckpointProblem
@@ -110,8 +110,24 @@ class Member:
 
     @property
     def scored_on(self) -> tuple[Any, ...]:
-        """Return what decides on which samples it is scored, beside the repetition: the data, wherever they lie, and their split."""
-        return self.fingerprint, *(str(self.config.get(key)) for key in SPLIT_BY)
+        """Return what decides on which samples it is scored, beside the repetition: the data, wherever they lie, and their split.
+
+        Of a run without samples, the function that it minimizes.
+        """
+        return self.fingerprint, *(text_of(self.config.get(key)) for key in SPLIT_BY), *self.problem.items()
+
+    @property
+    def data_name(self) -> str:
+        """Return the word of its dataset; of a run without samples, that of the function that it minimizes."""
+        return self.problem.get("model") or str(self.config.get("dataset") or "unknown data")
+
+    @property
+    def problem(self) -> dict[str, str]:
+        """Return the keys of the function that a run without samples minimizes; empty where it has samples."""
+        dataset = self.config.get("dataset")
+        return {
+            key: text_of(value) for key, value in sorted(self.config.items()) if is_of_problem(key, dataset)
+        }
 
     @cached_property
     def scores(self) -> dict[str, float]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dltrain.config.keys import REPLICATES, may_change_data, splits_data
+from dltrain.config.keys import REPLICATES, is_of_problem, may_change_data, splits_data
 from dltrain.direction import Mode, rank_of_mean
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.jobs import Chosen, Job, label
@@ -91,7 +91,9 @@ def scoring_axes(plan: Plan, jobs: Iterable[Job]) -> list[str]:
     return [
         axis.name
         for axis in plan.search_axes
-        if splits_data(axis.name) or (may_change_data(axis.name, axis.labels) and _changes_data(axis, jobs))
+        if splits_data(axis.name)
+        or is_of_problem(axis.name, plan.first.words["dataset"])
+        or (may_change_data(axis.name, axis.labels) and _changes_data(axis, jobs))
     ]
 
 

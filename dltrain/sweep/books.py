@@ -19,6 +19,7 @@ from typing import Any
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.files import unshare
 from dltrain.storage.index import finite, number_of
+from dltrain.storage.sealing import is_unsealed
 from dltrain.storage.summary import ENDED
 from dltrain.sweep.jobs import FACTS, Job
 from dltrain.text import say
@@ -181,9 +182,9 @@ def beside(
 
 
 def row_of(job: Job, digest: str) -> tuple[Any, ...]:
-    """Return the row of a job."""
+    """Return the row of a job; one that has no hashes yet, since another process held its folder, is read again by the next driver."""
     summary, changed, size = job.summary, None, None
-    if job.is_done:
+    if job.is_done and not is_unsealed(job.folder):
         with suppress(OSError):
             status = os.stat(f"{job.folder}/summary.json")
             changed, size = status.st_mtime_ns, status.st_size

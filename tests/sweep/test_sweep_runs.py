@@ -12,6 +12,7 @@ from conftest import job_at
 from sweeping import add_faulty_model, summaries, sweep_folder
 
 from dltrain.errors import CheckpointProblem, UserError
+from dltrain.storage.lock import Lock
 
 SHORT = ("epochs=1", "quiet=true")
 
@@ -223,6 +224,21 @@ def test_a_driver_that_is_killed_while_it_writes_the_test_scores_leaves_no_forge
         assert dltrain("-m", f"sweep.resume={folder}") == 0
         assert summaries(folder)[0]["test"]
         assert dltrain("verify", folder) == 0
+
+
+def test_hashes_of_a_job_that_was_held_are_written_by_the_next_resume(workdir, dltrain):
+    """Found by a hostile tester: the books knew the job, so that nothing wrote its hashes, and `verify` called it forged for good."""
+    dltrain("-m", "model=linear", "lr=0.01,1e-6", "epochs=1", "quiet=true")
+    folder = sweep_folder(workdir)
+    job = job_at(folder, 1)
+    for file in (job / "manifest.json", folder / "books.sqlite"):
+        file.unlink()
+    lock = Lock(job)
+    assert dltrain("-m", f"sweep.resume={folder}") == 0
+    lock.release()
+    assert not (job / "manifest.json").exists()
+    assert dltrain("-m", f"sweep.resume={folder}") == 0
+    assert dltrain("verify", folder) == 0
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def page(found: Comparison) -> Iterator[str]:
                 f"{found.metric} {arrow}", [number(group.mean) for group in groups], right=True, styles=best
             ),
             Column("± 95 %", [_interval(group.half_width) for group in groups], right=True, rank=1),
-            Column("n", [str(len(group.values)) for group in groups], right=True, rank=2),
+            Column("n", [str(len(group.units)) for group in groups], right=True, rank=2),
             Column("against the best", [group.verdict for group in groups]),
         ]
     )

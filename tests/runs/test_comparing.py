@@ -236,7 +236,8 @@ def test_seeds_of_the_split_are_repetitions(workdir):
         workdir / OUTPUT / "t" / stamp(0), [job for job in jobs if job["config"]["dataset.split_seed"] < 2]
     )
     assert all(
-        line.endswith("seed=0,1,2,3,4 dataset.split_seed=0,1") for line in compared(few).conclusion[1:]
+        line.endswith(" dataset.split_seed=0,1,2,3,4") and " seed=" not in line
+        for line in compared(few).conclusion[1:]
     )
 
 
@@ -312,7 +313,44 @@ def test_the_command_that_repeats_runs_of_several_folds_has_all_of_them(workdir)
         for n in range(6)
     ]  # fmt: skip
     lines = compared(*runs).conclusion
-    assert lines[1:] == [f"dltrain -m lr={lr} folds=3 seed=0,1,2,3,4 fold=0,1,2" for lr in (1, 2)]
+    assert lines[0].startswith("at most 3 folds and splits") and "with 5 or more folds and splits" in lines[0]
+    assert lines[1:] == [f"dltrain -m lr={lr} folds=3 fold=0,1,2 dataset.split_seed=0,1" for lr in (1, 2)]
+
+
+def nested(workdir, folds, seeds):
+    """Make a sweep over lr, fold and seed; return it with its values by lr, fold and seed."""
+    draws = np.random.default_rng(0)
+    values = draws.normal(size=(2, folds, 1)) + draws.normal(scale=0.01, size=(2, folds, seeds))
+    jobs = [
+        {
+            "objective": float(values[i, fold, seed]),
+            "config": {"lr": lr, "optimizer.lr": lr, "fold": fold, "seed": seed},
+        }
+        for i, lr in enumerate((0.1, 0.2))
+        for fold in range(folds)
+        for seed in range(seeds)
+    ]
+    return make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs), values
+
+
+def test_seeds_of_one_fold_are_not_independent_of_each_other(workdir):
+    """Six seeds that change nothing made the interval of three folds six times narrower, and a p of 7e-12."""
+    found = compared(nested(workdir, folds=3, seeds=6)[0])
+    assert [(len(g.values), len(g.units), g.p) for g in found.groups] == [(18, 3, None), (18, 3, None)]
+    assert any("share its samples" in note for note in found.notes)
+    assert "dataset.split_seed=0,1" in found.conclusion[1]
+
+
+def test_means_of_folds_are_tested_as_scipy_tests_them(workdir):
+    sweep, values = nested(workdir, folds=6, seeds=3)
+    found = compared(sweep)
+    means = values.mean(axis=2)
+    best, other = sorted(means, key=np.mean)
+    for group, column in zip(found.groups, (best, other), strict=True):
+        half = stats.t.ppf(0.975, 5) * column.std(ddof=1) / math.sqrt(6)
+        assert (group.mean, group.half_width) == pytest.approx((column.mean(), half))
+    assert found.groups[1].test == "paired"
+    assert found.groups[1].p == pytest.approx(stats.ttest_rel(best, other).pvalue)
 
 
 def asked_runs(workdir, overrides, options=""):

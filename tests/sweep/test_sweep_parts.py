@@ -490,6 +490,22 @@ def test_fewer_than_five_repetitions_are_too_few_to_tell(composer, tmp_path):
     assert {row.verdict for row in rank(plan, kept)[1:]} == {"too few runs to tell"}
 
 
+def test_seeds_of_one_fold_are_one_value(composer, tmp_path):
+    """The interval of 3 folds with 2 seeds each is that of the 3 means, and nothing is tested, though there are six runs."""
+    plan, jobs = planted(composer, tmp_path)
+    values: dict[int, list[float]] = {}
+    for job in jobs:
+        repetition = int(job.chosen.pop("seed"))
+        job.chosen |= {"fold": str(repetition // 2), "seed": str(repetition % 2)}
+        values.setdefault(job.trial, []).append(job.objective)
+    for row in rank(plan, jobs):
+        a, b, c, d, e = values[row.jobs[0].trial]
+        means = [(a + b) / 2, (c + d) / 2, e]
+        half = stats.t.ppf(0.975, 2) * stats.sem(means)
+        assert (row.mean, row.half_width) == pytest.approx((sum(means) / 3, half))
+        assert row.verdict in ("", "too few runs to tell")
+
+
 def test_the_range_that_is_drawn_holds_the_best():
     values = [float(v) for v in range(20)]
     assert objective_range(values, "min") == (0.0, 18.0)

@@ -16,7 +16,7 @@ from dltrain.storage.summary import read_rows
 from dltrain.sweep.jobs import Chosen, Job, label
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.axes import ValueAxis
-from dltrain.sweep.outcome.ranking import Row, importance
+from dltrain.sweep.outcome.ranking import Row, importance, part_of
 from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import Axis
 
@@ -147,15 +147,18 @@ def curves(plan: Plan, rows: list[Row], jobs: list[Job]) -> list[dict[str, Any]]
 def mean_curve(jobs: list[Job], metric: str, banded: bool) -> dict[str, Any] | None:
     """Return the mean over the jobs that did not fail, at the epochs that all of them have; None without such epochs."""
     whole = [job for job in jobs if not job.failed] or jobs
-    runs = [points for job in whole if (points := read_curve(job.folder / "metrics.csv", metric))]
+    found_curves = [(part_of(job), read_curve(job.folder / "metrics.csv", metric)) for job in whole]
+    parts = [part for part, points in found_curves if points]
+    runs = [points for _, points in found_curves if points]
     epochs = [epoch for epoch in runs[0] if all(epoch in run for run in runs)] if runs else []
     if not epochs:
         return None
     values = [[run[epoch] for run in runs] for epoch in epochs]
-    means = [mean_of(column) for column in values]
+    units = [statistics.independent(column, parts) for column in values]
+    means = [mean_of(column) for column in units]
     found: dict[str, Any] = {"x": epochs, "values": [rounded(mean) for mean in means]}
     if banded and len(runs) > 1:
-        halves = [statistics.half_width(column) for column in values]
+        halves = [statistics.half_width(column) for column in units]
         found["low"] = [rounded(mean - half) for mean, half in zip(means, halves, strict=True)]
         found["high"] = [rounded(mean + half) for mean, half in zip(means, halves, strict=True)]
     return found

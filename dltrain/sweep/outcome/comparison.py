@@ -25,6 +25,7 @@ from dltrain.sweep.outcome.groups import (
     Group,
     copies_notes,
     data_names,
+    division_notes,
     grouped,
     not_proposed_notes,
     number_data,
@@ -85,11 +86,13 @@ class Comparison:
         if not others:
             return ["There is one configuration: nothing to compare it with."]
         if not any(group.test for group in others):
-            most = max(len(group.values) for group in groups)
-            runs = "one run" if most == 1 else f"at most {most} runs"
+            most = max(len(group.units) for group in groups)
+            runs, again = "one run" if most == 1 else f"at most {most} runs", "seeds"
+            if any(group.is_divided for group in groups):
+                runs, again = f"at most {most} folds and splits", "or more folds and splits"
             return [
                 f"{runs} of each configuration: whether the differences are more than chance cannot be said. "
-                f"Repeat each with {statistics.ENOUGH} seeds, the best first:",
+                f"Repeat each with {statistics.ENOUGH} {again}, the best first:",
                 *map(repeated, groups[:REPEATED]),
                 *not_proposed_notes(groups[:REPEATED]),
             ]
@@ -168,7 +171,14 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
         metric,
         mode,
         groups,
-        [*notes, *remarked, *copies_notes(groups), *rates_notes(groups), *budget_notes(kept)],
+        [
+            *notes,
+            *remarked,
+            *copies_notes(groups),
+            *division_notes(groups),
+            *rates_notes(groups),
+            *budget_notes(kept),
+        ],
     )
     for part in found.by_data:
         judge(part)
@@ -307,17 +317,18 @@ def judge(groups: Sequence[Group]) -> None:
 
 def _test(best: Group, other: Group) -> tuple[str, float | None]:
     """Return the test that fits two configurations, and its p; "" and None for too few repetitions."""
-    if min(len(best.values), len(other.values)) < statistics.ENOUGH:
+    if min(len(best.units), len(other.units)) < statistics.ENOUGH:
         return "", None
     if is_paired(best, other):
-        values = dict(zip(other.seeds, other.values, strict=True))
-        return "paired", statistics.paired_p(best.values, [values[seed] for seed in best.seeds])
-    return "welch", statistics.welch_p(best.values, other.values)
+        values = dict(zip(other.unit_names, other.units, strict=True))
+        return "paired", statistics.paired_p(best.units, [values[name] for name in best.unit_names])
+    return "welch", statistics.welch_p(best.units, other.units)
 
 
 def is_paired(left: Group, right: Group) -> bool:
-    """Return whether two configurations have the same seeds, folds and splits, each once."""
-    return len(set(left.seeds)) == len(left.seeds) == len(right.seeds) and set(left.seeds) == set(right.seeds)
+    """Return whether two configurations have the same folds and splits, or, on one, the same seeds, each once."""
+    names, others = left.unit_names, right.unit_names
+    return len(set(names)) == len(names) == len(others) and set(names) == set(others)
 
 
 def budget_notes(members: Sequence[Member]) -> list[str]:

@@ -163,7 +163,8 @@ def curve(group: Group, x: str, y: str) -> list[dict[str, Any]]:
     rows = []
     for step in steps:
         values = [run[step][1] for run in runs]
-        mean, half = statistics.mean_and_deviation(values)[0], statistics.half_width(values)
+        units = statistics.independent(values, group.parts)
+        mean, half = statistics.mean_and_deviation(units)[0], statistics.half_width(units)
         rows.append(
             {
                 "configuration": name_of(group),
@@ -171,7 +172,7 @@ def curve(group: Group, x: str, y: str) -> list[dict[str, Any]]:
                 "mean": mean,
                 "low": mean if math.isnan(half) else mean - half,
                 "high": mean if math.isnan(half) else mean + half,
-                "n": len(values),
+                "n": len(units),
                 "least": min(values),
             }
         )

@@ -146,7 +146,8 @@ def _result(row: Row) -> str:
     """Return the objective of a configuration: of its one run, or the mean of its repetitions with a 95 % interval."""
     if len(row.values) < 2:
         return f"{row.mean:.6g} at epoch {row.jobs[0].summary.get('best_epoch', 0):g}"
-    return f"{row.mean:.6g} ± {row.half_width:.2g}, the mean of {len(row.values)} runs and its 95 % interval"
+    parts = f" on {len(row.units)} folds and splits" if len(row.units) < len(row.values) else ""
+    return f"{row.mean:.6g} ± {row.half_width:.2g}, the mean of {len(row.values)} runs{parts} and its 95 % interval"
 
 
 def _nest(node: dict[str, Any], key: str, value: object) -> None:

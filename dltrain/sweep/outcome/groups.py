@@ -67,6 +67,26 @@ class Group:
     def seeds(self) -> list[tuple[Any, ...]]:
         return [member.replicate for member in self.members]
 
+    @property
+    def parts(self) -> list[tuple[Any, ...]]:
+        """Return the fold and the seed of the split of each repetition."""
+        return [member.replicate[1:] for member in self.members]
+
+    @property
+    def units(self) -> list[float]:
+        """Return the values that the interval and the tests take as independent: of several folds and splits, one each."""
+        return statistics.independent(self.values, self.parts)
+
+    @property
+    def unit_names(self) -> list[tuple[Any, ...]]:
+        """Return the repetition of each of the `units`, or its fold and split."""
+        return list(dict.fromkeys(self.parts)) if self.is_divided else self.seeds
+
+    @property
+    def is_divided(self) -> bool:
+        """Return whether it has repetitions on several folds or splits."""
+        return len(set(self.parts)) > 1
+
 
 def grouped(members: Sequence[Member], metric: str) -> list[Group]:
     """Return the configurations with the values of their repetitions, in the order of their first runs.
@@ -94,8 +114,8 @@ def grouped(members: Sequence[Member], metric: str) -> list[Group]:
             group.choices = {**group.choices, "data": group.members[0].fingerprint[:8] or "unknown"}
     found = [group for alike in groups.values() for group in alike]
     for group in found:
-        group.mean, group.deviation = statistics.mean_and_deviation(group.values)
-        group.half_width = statistics.half_width(group.values)
+        group.mean, group.deviation = statistics.mean_and_deviation(group.units)
+        group.half_width = statistics.half_width(group.units)
     return found
 
 
@@ -143,6 +163,7 @@ def _apart(run: Member, runs: Sequence[Member]) -> str:
     return label({key: run.config.get(key) for key in keys})
 
 
+DIVIDED = "runs on one fold and split share its samples: the interval and n take the mean over their seeds as one value"
 # how a line begins that is typed as it stands
 COMMANDS = ("dltrain ", "for seed in ")
 
@@ -156,16 +177,34 @@ def repeated(group: Group) -> str:
     if member.command.startswith("dltrain rerun ") or not_proposed(group):
         # what was asked for is a change of another run's configuration
         seeds = " ".join(map(str, range(statistics.ENOUGH)))
-        return f"{COMMANDS[1]}{seeds}; do {typed('rerun', member.path)} seed=$seed; done"
-    again = {"seed": list(range(statistics.ENOUGH))}
-    for key in REPLICATES[1:]:
-        values = {value for run in group.members if isinstance(value := run.config.get(key), int)}
-        if len(values) > 1:
-            again[key] = sorted(values)
+        key = REPLICATES[-1] if group.is_divided else REPLICATES[0]
+        return f"{COMMANDS[1]}{seeds}; do {typed('rerun', member.path)} {key}=$seed; done"
+    again = _again(group)
     asked = {text.lstrip("+").partition("=")[0]: text for text in member.overrides}
     kept = [text for key, text in asked.items() if key not in again]
     axes = [f"{key}={','.join(map(str, values))}" for key, values in again.items()]
     return typed("-m", *kept, *axes, *name_option(member.command))
+
+
+def _again(group: Group) -> dict[str, list[int]]:
+    """Return the values of seed, fold and seed of the split that give a configuration enough independent repetitions."""
+    if not group.is_divided:
+        return {REPLICATES[0]: list(range(statistics.ENOUGH))}
+    found = {}
+    for key in REPLICATES:
+        values = {value for run in group.members if isinstance(value := run.config.get(key), int)}
+        if len(values) > 1:
+            found[key] = sorted(values)
+    _, fold, split = REPLICATES
+    wanted = math.ceil(statistics.ENOUGH / len(found.get(fold, [0])))
+    if len(found.get(split, [0])) < wanted:
+        found[split] = list(range(wanted))
+    return found
+
+
+def division_notes(groups: Sequence[Group]) -> list[str]:
+    """Say what counts as one where configurations have several seeds on a fold or split."""
+    return [DIVIDED] if any(len(group.units) < len(group.values) for group in groups) else []
 
 
 def not_proposed(group: Group) -> list[str]:

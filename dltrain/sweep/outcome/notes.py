@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dltrain.config.keys import REPLICATES
 from dltrain.data.errors import some
 from dltrain.errors import typed
 from dltrain.storage.summary import texts
 from dltrain.sweep.jobs import Job
+from dltrain.sweep.outcome.groups import DIVIDED
 from dltrain.sweep.outcome.members import AUTO, Member, rates_note
 from dltrain.sweep.outcome.ranking import Row, scoring_axes
 from dltrain.sweep.plan.cut import left_out
@@ -32,6 +34,8 @@ def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished
             f"configurations that differ in {' or '.join(scoring)} are scored on different samples or targets, so that their objectives do not "
             f"compare. One ranking for each: {typed('compare', folder)}"
         )
+    parts = {tuple(replicate.get(key) for key in REPLICATES[1:]) for replicate in plan.replicates}
+    notes += [DIVIDED] if 1 < len(parts) < len(plan.replicates) else []
     lost = [job for job in jobs if job.failed]
     if lost and len(lost) == len(jobs):
         first = lost[0]

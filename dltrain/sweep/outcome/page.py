@@ -42,7 +42,7 @@ def write_page(found: Comparison, file: Path, x: str, y: str | None) -> None:
             "label": name_of(group),
             "mean": number(group.mean),
             "interval": "" if group.half_width != group.half_width else f"{group.half_width:.2g}",
-            "n": len(group.values),
+            "n": len(group.units),
             "verdict": group.verdict,
             "place": group.place,
             "best": group.place == 1,

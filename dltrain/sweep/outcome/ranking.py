@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dltrain.config.keys import REPLICATES, is_of_problem, may_change_data, splits_data
@@ -32,6 +32,9 @@ class Row:
     deviation: float
     half_width: float
     verdict: str = ""
+    units: list[float] = field(
+        default_factory=list
+    )  # those that vary independently: of several folds and splits one each
     objectives: tuple[float, ...] = ()  # means, where the sweep has several; ±inf for one that is missing
 
     @property
@@ -62,17 +65,26 @@ def rank(plan: Plan, jobs: list[Job]) -> list[Row]:
         members = [min(copies, key=_shortfall) for copies in repetitions.values()]
         values = [job.objective for job in members if job.objective is not None]
         if values and all(job.is_done for job in members):
-            mean, deviation = statistics.mean_and_deviation(values)
+            known = [job for job in members if job.objective is not None]
+            units = statistics.independent(values, list(map(part_of, known)))
+            mean, deviation = statistics.mean_and_deviation(units)
             chosen = members[0].chosen
             if any(name in REPLICATES for name in chosen):
                 chosen = {name: value for name, value in chosen.items() if name not in REPLICATES}
-            rows.append(Row(chosen, members, values, mean, deviation, statistics.half_width(values)))
-    rows.sort(key=lambda row: rank_of_mean(row.values, row.complete, plan.mode))
+            rows.append(
+                Row(chosen, members, values, mean, deviation, statistics.half_width(units), units=units)
+            )
+    rows.sort(key=lambda row: rank_of_mean(row.units, row.complete, plan.mode))
     if len(plan.replicates) > 1 and rows and rows[0].complete:
         judge(rows, scoring_axes(plan, jobs))
     if plan.objectives:
         mark_trade_offs(plan, rows)
     return rows
+
+
+def part_of(job: Job) -> tuple[object, ...]:
+    """Return the fold and the seed of the split on which a job was trained and scored."""
+    return tuple(job.chosen.get(name) for name in REPLICATES[1:])
 
 
 def _shortfall(job: Job) -> int:
@@ -122,7 +134,7 @@ def judge(rows: list[Row], scoring: Sequence[str] = ()) -> None:
     """Test the best configuration against the others that have the same values of the axes that decide on what is scored."""
     values = [[row.chosen.get(name) for name in scoring] for row in rows]
     alike = [row for row, own in zip(rows[1:], values[1:], strict=True) if own == values[0]]
-    verdicts = statistics.verdicts(rows[0].values, [row.values for row in alike])
+    verdicts = statistics.verdicts(rows[0].units, [row.units for row in alike])
     for row in rows[1:]:
         row.verdict = "other samples"
     for row, verdict in zip(alike, verdicts, strict=True):

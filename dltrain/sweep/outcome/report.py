@@ -87,7 +87,7 @@ def ranking(plan: Plan, rows: Sequence[Row]) -> list[tuple[bool, list[object]]]:
         cells += [f"{value:.6g}" for name, value in others if name != plan.metric]
         if is_repeated(plan):
             interval = "–" if math.isnan(row.half_width) else f"± {number(row.half_width)}"
-            cells += [number(row.deviation), interval, len(row.values)]
+            cells += [number(row.deviation), interval, len(row.units)]
             cells.append("best" if place == 1 and row.complete else row.verdict or "incomplete")
         else:
             cells += [f"{first.summary.get('best_epoch', 0):g}", row.verdict or first.state.replace("_", " ")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from dltrain.direction import mean_of
 
@@ -15,6 +15,24 @@ LEVEL = 0.05
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     """Return mean and sample standard deviation (n − 1; nan for one value)."""
     return mean_of(values), statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def independent(values: Sequence[float], parts: Sequence[Hashable]) -> list[float]:
+    """Return the values that vary independently: the mean of each part, or all values where they are of one part.
+
+    Runs of one fold and split are trained and scored on the same samples: their seeds tell nothing of other samples, and as many
+    values would make the interval as narrow as one likes.
+
+    Args:
+        parts: the fold and the seed of the split of each value
+
+    >>> independent([1.0, 3.0, 5.0, 9.0], [0, 0, 1, 1]), independent([1.0, 3.0], [0, 0])
+    ([2.0, 7.0], [1.0, 3.0])
+    """
+    found: dict[Hashable, list[float]] = {}
+    for value, part in zip(values, parts, strict=True):
+        found.setdefault(part, []).append(value)
+    return list(values) if len(found) < 2 else [mean_of(column) for column in found.values()]
 
 
 def half_width(values: Sequence[float], level: float = 0.95) -> float:

@@ -25,7 +25,7 @@ LAYERS = (
     ("storage", "screen"),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
      "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges", "devices",
-     "declare", "processors", "children", "strict_json", "text", "verbs"),
+     "declare", "processors", "children", "strict_json", "text", "verbs", "weight_layers"),
 )  # fmt: skip
 
 # What `import dltrain` shows: names of the API, imported when they are used.
@@ -125,6 +125,7 @@ def test_parts_do_not_import_each_other():
         "seeding",
         "strict_json",
         "text",
+        "weight_layers",
     }
     wrong = []
     for file in FILES:

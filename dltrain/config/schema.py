@@ -150,7 +150,7 @@ class Parameters:
     Args:
         freeze: names of layers, or shell patterns of parameters, that are not trained, as in [layers.0,"*.bias"]
         thaw_epoch: epochs after which the frozen parameters are trained, too; null never
-        lr_scale: factor of lr by name or pattern, as in {head: 10}; head is the last layer; the first match counts
+        lr_scale: factor of lr by name or pattern, as in {head: 10}; head is the layer that forward uses last; the first match counts
         decay_all: apply an optimizer's own weight_decay to biases and all else with fewer than two axes, too
     """
 

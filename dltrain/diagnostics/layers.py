@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dltrain.diagnostics.probe import Probe
-from dltrain.initializers.layers import ACTIVATION_MODULES, weight_layers
+from dltrain.initializers.layers import ACTIVATIONS
+from dltrain.weight_layers import weight_layers
 
 
 class Layers:
@@ -57,7 +58,7 @@ class Layers:
         handles += [
             module.register_forward_hook(_keep(seen[f"{name}/dead"], _dead_share))
             for name, module in probe.model.named_modules()
-            if type(module) in ACTIVATION_MODULES
+            if isinstance(module, ACTIVATIONS)
         ]
         try:
             _, grads = probe.gradients()

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from dltrain.data.spec import Batch
 from dltrain.declare import declares
-from dltrain.initializers.layers import fans, resolve_gain, weight_layers
+from dltrain.initializers.layers import fans, resolve_gain
 from dltrain.ranges import Count, InitializerWord, Positive
+from dltrain.weight_layers import last_layer, weight_layers
 
 Mode = Literal["fan_in", "fan_out"]
 
@@ -439,16 +440,18 @@ def _fill(
     rule: Callable[[Tensor], object],
 ) -> None:
     """Fill every weight by the rule, which works in place on a CPU tensor, and the last layer by `last` if given."""
-    layers = weight_layers(module)
+    head = last_layer(module) if last else None
     with torch.no_grad():
-        for layer in layers[:-1] if last else layers:
+        for layer in weight_layers(module):
+            if head and layer.weight is head.weight:
+                continue
             weight = torch.empty_like(layer.weight, device="cpu", memory_format=torch.contiguous_format)
             rule(weight)
             layer.weight.copy_(weight)
             if layer.bias is not None:
                 layer.bias.zero_()
-    if last and layers:
-        by_word(last)(layers[-1].module, generator)
+    if last and head:
+        by_word(last)(head.module, generator)
 
 
 def _xavier_std(weight: Tensor, gain: float) -> float:

@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from dltrain.data.spec import Batch
 from dltrain.initializers import closed_form
-from dltrain.initializers.layers import weight_layers
 from dltrain.ranges import InitializerWord, Positive
+from dltrain.weight_layers import first_layer, weight_layers
 
 
 def lsuv(module: nn.Module, generator: torch.Generator, batch: Batch | None = None) -> None:
@@ -78,7 +78,8 @@ def whitening(
     inputs = _inputs(module, batch, "whitening")
     closed_form.by_word(others)(module, generator)
     # a study problem has no weight layer
-    for layer in weight_layers(module)[:1]:
+    layer = first_layer(module)
+    if layer is not None:
         patches = _patches(layer.module, _first_input(module, layer.module, inputs))
         filters = whitening_filters(patches, eps)
         count = min(2 * len(filters), layer.weight.shape[0])
@@ -118,6 +119,10 @@ def _first_input(module: nn.Module, layer: nn.Module, inputs: Tensor) -> Tensor:
     seen: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     _forward(module, inputs, [hook])
+    if not seen:
+        raise ValueError(
+            "initializer=whitening needs a first layer that the model calls, as in self.first(inputs); use initializer=lsuv"
+        )
     return seen[0]
 
 

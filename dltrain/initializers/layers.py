@@ -1,63 +1,28 @@
-"""The weight layers of a module, and the gain that its activation requires."""
+"""The fans of a weight, and the gain that the activation of a module requires."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
-from dltrain.ranges import Activation
+from dltrain.weight_layers import FUNCTION_GAINS, GAINS, leaky_gain, use_of
 
-NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-
-# as torch.nn.init.calculate_gain, with the gain of relu for gelu and silu, which it does not have
-GAINS: dict[str, float] = {
-    "identity": 1.0,
-    "sigmoid": 1.0,
-    "tanh": 5 / 3,
-    "relu": math.sqrt(2),
-    "leaky_relu": math.sqrt(2 / (1 + 0.01**2)),
-    "gelu": math.sqrt(2),
-    "silu": math.sqrt(2),
+MODULE_GAINS: dict[type[nn.Module], float] = {
+    nn.Sigmoid: FUNCTION_GAINS["sigmoid"],
+    nn.Tanh: FUNCTION_GAINS["tanh"],
+    nn.ReLU: FUNCTION_GAINS["relu"],
+    nn.ReLU6: FUNCTION_GAINS["relu6"],
+    nn.GELU: FUNCTION_GAINS["gelu"],
+    nn.SiLU: FUNCTION_GAINS["silu"],
+    nn.Hardswish: FUNCTION_GAINS["hardswish"],
+    nn.ELU: FUNCTION_GAINS["elu"],
+    nn.CELU: FUNCTION_GAINS["celu"],
+    nn.Mish: FUNCTION_GAINS["mish"],
+    nn.SELU: FUNCTION_GAINS["selu"],
 }
-ACTIVATION_MODULES: dict[type[nn.Module], Activation] = {
-    nn.Sigmoid: "sigmoid",
-    nn.Tanh: "tanh",
-    nn.ReLU: "relu",
-    nn.ReLU6: "relu",
-    nn.LeakyReLU: "leaky_relu",
-    nn.GELU: "gelu",
-    nn.SiLU: "silu",
-    nn.Hardswish: "silu",
-}
-
-
-class WeightLayer(NamedTuple):
-    """A module that has a weight with two or more axes, its weight and its bias."""
-
-    name: str
-    module: nn.Module
-    weight: Tensor
-    bias: Tensor | None
-
-
-def weight_layers(module: nn.Module) -> list[WeightLayer]:
-    """Return the weight layers in `modules()` order, with a shared weight once.
-
-    Excludes normalization layers and parameters whose names do not end with "weight", such as position
-    embeddings.
-    """
-    layers: dict[int, WeightLayer] = {}
-    for name, layer in module.named_modules():
-        if isinstance(layer, NORMS):
-            continue
-        for key, weight in layer.named_parameters(recurse=False):
-            if key.endswith("weight") and weight.ndim >= 2:
-                bias = getattr(layer, key.removesuffix("weight") + "bias", None)
-                layers.setdefault(id(weight), WeightLayer(f"{name}.{key}".lstrip("."), layer, weight, bias))
-    return list(layers.values())
+ACTIVATIONS: tuple[type[nn.Module], ...] = (*MODULE_GAINS, nn.LeakyReLU, nn.PReLU, nn.RReLU)
 
 
 def fans(weight: Tensor) -> tuple[int, int]:
@@ -67,13 +32,28 @@ def fans(weight: Tensor) -> tuple[int, int]:
 
 
 def resolve_gain(module: nn.Module, gain: float | Literal["auto"]) -> float:
-    """Return the gain; `auto` is that of the module's `activation`, or of its first activation layer, or 1."""
+    """Return the gain; `auto` is that of the module's activation, or 1 where none is known."""
     if gain != "auto":
         return float(gain)
+    found = known_gain(module)
+    return GAINS["identity"] if found is None else found
+
+
+def known_gain(module: nn.Module) -> float | None:
+    """Return the gain of the module's `activation`, its first activation layer or the first function that `watch` saw."""
     activation = getattr(module, "activation", None)
-    if not isinstance(activation, str):
-        found = (
-            ACTIVATION_MODULES[type(layer)] for layer in module.modules() if type(layer) in ACTIVATION_MODULES
-        )
-        activation = next(found, "identity")
-    return GAINS[activation]
+    if isinstance(activation, str) and activation in GAINS:
+        return GAINS[activation]
+    layer = next((layer for layer in module.modules() if isinstance(layer, ACTIVATIONS)), None)
+    use = use_of(module)
+    return _gain_of_layer(layer) if layer is not None else use.gain if use else None
+
+
+def _gain_of_layer(layer: nn.Module) -> float:
+    if isinstance(layer, nn.LeakyReLU):
+        return leaky_gain(layer.negative_slope)
+    if isinstance(layer, nn.PReLU):
+        return leaky_gain(float(layer.weight.detach().mean()))
+    if isinstance(layer, nn.RReLU):
+        return leaky_gain((layer.lower + layer.upper) / 2)
+    return next(gain for kind, gain in MODULE_GAINS.items() if isinstance(layer, kind))

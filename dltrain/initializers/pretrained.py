@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from dltrain.data.spec import Batch
 from dltrain.errors import nearest_path
-from dltrain.initializers.layers import weight_layers
 from dltrain.ranges import Count, FilePath, Positive
 from dltrain.text import close
+from dltrain.weight_layers import last_layer
 
 BEST_WEIGHTS = Path("checkpoints/best.safetensors")
 # names of each kind that a message lists
@@ -324,9 +324,9 @@ def thaw(module: nn.Module, names: Sequence[str]) -> None:
 
 
 def head_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Return weight and bias of the last weight layer, for a parameter group with its own lr."""
-    last = weight_layers(module)[-1]
-    return list(last.module.parameters(recurse=False))
+    """Return weight and bias of the last weight layer, for a parameter group with its own lr; none of a study problem."""
+    last = last_layer(module)
+    return [] if last is None else list(last.module.parameters(recurse=False))
 
 
 def _some(names: Sequence[str]) -> str:

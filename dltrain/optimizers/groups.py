@@ -12,6 +12,8 @@ from torch import Tensor
 ParamGroup: TypeAlias = dict[str, Any]
 # a key of groups without the model's last matrix, which is frozen to the end; others do not have it
 HAS_LAST_MATRIX = "has_last_matrix"
+# a key of the group with the model's last matrix: its place there, where it is not the last matrix of the last group
+LAST_MATRIX = "last_matrix"
 # plain data and tensors, for checkpoints
 State: TypeAlias = dict[str, Any]
 Params: TypeAlias = Iterable[Tensor] | Iterable[ParamGroup]

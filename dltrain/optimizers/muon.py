@@ -8,6 +8,7 @@ from torch import Tensor
 from dltrain.declare import Unused
 from dltrain.optimizers.groups import (
     HAS_LAST_MATRIX,
+    LAST_MATRIX,
     Closure,
     ParamGroup,
     Params,
@@ -71,8 +72,10 @@ class Muon(torch.optim.Optimizer):
         matrices = [p for group in self.param_groups for p in group["params"] if p.ndim >= 2]
         # of the model; one that is frozen to the end is not among the parameters
         has_last = all(group.get(HAS_LAST_MATRIX, True) for group in self.param_groups)
+        told = [group["params"][group[LAST_MATRIX]] for group in self.param_groups if LAST_MATRIX in group]
+        spared = (told or matrices[-1:]) if has_last and not last else []
         # tensors, not ids, which a copy of the optimizer does not share
-        self.hidden = matrices[:-1] if has_last and not last else matrices
+        self.hidden = [p for p in matrices if not spared or p is not spared[0]]
         self._spares_last = bool(matrices) and has_last and not last
         self._is_last_idle = last and not (matrices and has_last)
 

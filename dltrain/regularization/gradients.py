@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dltrain.declare import declares
 from dltrain.ranges import NonNegative, Positive
+from dltrain.weight_layers import last_layer, use_of
 
 
 class ClipNorm:
@@ -50,7 +51,7 @@ class ClipAdaptive:
 
     def __init__(self, model: nn.Module, limit: float = 0.01, eps: float = 1e-3) -> None:
         self.limit, self.eps = limit, eps
-        last = last_layer(model)
+        last = last_matrix_owner(model)
         kept = {id(parameter) for parameter in (last.parameters() if last else ())}
         self.parameters = [parameter for parameter in model.parameters() if id(parameter) not in kept]
 
@@ -137,8 +138,11 @@ def unit_norms(values: Tensor) -> Tensor:
     return torch.linalg.vector_norm(values, dim=tuple(range(1, values.ndim)), keepdim=True)
 
 
-def last_layer(model: nn.Module) -> nn.Module | None:
-    """Return the last module that owns a parameter with two or more axes."""
+def last_matrix_owner(model: nn.Module) -> nn.Module | None:
+    """Return the last layer, or the last module that owns a parameter with two or more axes where no use is known."""
+    last = last_layer(model)
+    if last is not None and use_of(model) is not None:
+        return last.module
     layers = [
         module for module in model.modules() if any(p.ndim >= 2 for p in module.parameters(recurse=False))
     ]

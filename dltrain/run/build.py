@@ -46,6 +46,7 @@ from dltrain.run.effect import check_effect, refuse_unused, unused_keys, unused_
 from dltrain.run.lineage import seen_before
 from dltrain.run.machine import choose_device, choose_precision, choose_threads, set_machine, slow_choices
 from dltrain.run.measured import check_metrics, choose_metrics, measures, mixed_units, zero_notes
+from dltrain.run.model_notes import model_notes
 from dltrain.run.parameter_groups import check_thawing, freeze, parameter_groups
 from dltrain.run.plan import (
     INITIALIZER_SAMPLES,
@@ -65,6 +66,7 @@ from dltrain.training.cost import step_flops
 from dltrain.training.forward import keep_head_in_float32
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
 from dltrain.training.planned import planned_of
+from dltrain.weight_layers import watch
 
 
 def build(
@@ -140,6 +142,7 @@ def build(
                 *(f"unused   {text}" for text in config.idle),
                 *unused_lines(idle),
                 *getattr(loss, "notes", ()),
+                *model_notes(config, model),
                 *seen_before(config, splits.contract),
                 *unobserved(config, order, plan),
                 *one_left(config, order, plan),
@@ -240,6 +243,7 @@ def build_model(
     with fitting_memory(f"model={config.words.get('model')}"):
         model: nn.Module = door.build(config.model, "model", spec.input_shape, spec.num_classes)
     materialize(model, splits, config)
+    watch(model, two_samples(splits))
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     report: Report | None = None
     if config.initializer.get("_target_"):
@@ -271,12 +275,11 @@ def materialize(model: nn.Module, splits: Splits, config: Config) -> None:
     """Give lazy layers, such as `nn.LazyLinear`, their sizes: a forward pass of two samples. Raises UserError if it fails."""
     if not _lazy(model):
         return
-    batch = next(iter(splits.train.batches(torch.arange(min(2, len(splits.train))), 2)))
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            model(batch.inputs.cpu())
+            model(two_samples(splits))
     except Exception as error:
         told = in_own_code(error) or f"{type(error).__name__}: {first_line(error)}"
         raise UserError(
@@ -289,6 +292,12 @@ def materialize(model: nn.Module, splits: Splits, config: Config) -> None:
         raise UserError(
             f"model={config.words['model']}: `forward` does not use {', '.join(names[:3])}, whose size stays unknown. Remove it"
         )
+
+
+def two_samples(splits: Splits) -> Tensor:
+    """Return the inputs of two training samples on the CPU, where models are built."""
+    batch = next(iter(splits.train.batches(torch.arange(min(2, len(splits.train))), 2)))
+    return batch.inputs.cpu()
 
 
 def _lazy(model: nn.Module) -> list[str]:

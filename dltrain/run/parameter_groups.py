@@ -1,7 +1,7 @@
 """Map patterns of parameter names to what is frozen, until when, and with which learning rate the rest is trained.
 
 A pattern is a shell pattern (`layers.0.*`), the name of a layer, which matches all its parameters, or `head`: the
-last layer with weights, unless a layer has that name.
+last layer with weights that `forward` uses, unless a layer has that name.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dltrain.config.schema import Config
 from dltrain.declare import Unused
 from dltrain.errors import UserError
 from dltrain.initializers.pretrained import freeze_parameters, head_parameters, matching
-from dltrain.optimizers.groups import HAS_LAST_MATRIX
+from dltrain.optimizers.groups import HAS_LAST_MATRIX, LAST_MATRIX
 from dltrain.training.parts import Frozen, Plan
+from dltrain.weight_layers import last_layer, use_of
 
 
 def freeze(model: nn.Module, config: Config, by_initializer: list[str]) -> list[Frozen]:
@@ -113,7 +114,12 @@ def check_factor(gives: str, parameters: list[nn.Parameter]) -> None:
 
 def _named(model: nn.Module, named: Mapping[str, nn.Parameter], pattern: str) -> list[nn.Parameter]:
     if pattern == "head" and not any(name.split(".")[0] == "head" for name in named):
-        return head_parameters(model)
+        head = head_parameters(model)
+        if not head:
+            raise UserError(
+                f"`parameters.lr_scale` has head, and the model has no layer with weights; name its parameters: {', '.join(named)}"
+            )
+        return head
     try:
         return [named[name] for name in matching(model, pattern, "parameters.lr_scale")]
     except ValueError as error:
@@ -125,7 +131,8 @@ def parameter_groups(model: nn.Module, config: Config, frozen: list[Frozen]) -> 
 
     Parameters that thaw are separate, too: torch's fused SGD requires that all momenta of a group start at the same
     step. The group with the model's last matrix comes last, because some optimizers (muon) treat that matrix
-    differently; where it is frozen to the end, the groups say that they are without it.
+    differently; where it is frozen to the end, the groups say that they are without it. A model that uses another
+    matrix last than it registers has its place in the group's key `last_matrix`.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     scales = lr_scales(model, config)
@@ -143,11 +150,25 @@ def parameter_groups(model: nn.Module, config: Config, frozen: list[Frozen]) -> 
     }
     keys = sorted(groups, key=lambda key: last_matrix[key]) if scales or thaws else list(groups)
     found = [_group(groups[key], key[0], key[1], config) for key in keys]
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    if matrices and not matrices[-1].requires_grad:
+    last = last_matrix_of(model)
+    if last is None:
+        return found
+    if not last.requires_grad:
         for group in found:
             group[HAS_LAST_MATRIX] = False
+    elif last is not [p for group in found for p in group["params"] if p.dim() >= 2][-1]:
+        for group in found:
+            place = next((i for i, p in enumerate(group["params"]) if p is last), None)
+            group |= {} if place is None else {LAST_MATRIX: place}
     return found
+
+
+def last_matrix_of(model: nn.Module) -> Tensor | None:
+    """Return the weight that the model uses last, or the last matrix that it registers where no use is known."""
+    layer = last_layer(model)
+    if layer is not None and use_of(model) is not None:
+        return layer.weight
+    return next((p for p in reversed(list(model.parameters())) if p.dim() >= 2), None)
 
 
 def spares_vectors(config: Config) -> bool:

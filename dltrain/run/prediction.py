@@ -34,6 +34,7 @@ from dltrain.run.table import Array, Table
 from dltrain.run.weights import best_weights, load_best, load_weights
 from dltrain.storage.run_folder import checked_statistics, read_contract
 from dltrain.training.forward import keep_head_in_float32
+from dltrain.weight_layers import watch
 
 # notes on what the training has a rule for; all others are warnings
 _USUAL = ("missing", "unused")
@@ -295,6 +296,7 @@ def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
     normalize = Normalizer.of(statistics).to(place)
     precision = choose_precision(config.precision, place)
     if precision == "bf16" and contract is not None and contract.task == "regression":
+        watch(model, torch.zeros(2, *contract.input_shape, device=place))
         keep_head_in_float32(model)
     # as in the scoring of a run
     trained = choose_batch_size(None, contract.sizes["train"]) if contract is not None else 1

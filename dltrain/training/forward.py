@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dltrain.initializers.layers import weight_layers
+from dltrain.weight_layers import last_layer
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
@@ -32,9 +32,9 @@ class Forward:
 
 def keep_head_in_float32(model: nn.Module) -> None:
     """Make the last weight layer compute in float32 under autocast: bf16 would round quantities to three digits."""
-    layers = weight_layers(model)
-    if layers:
-        head = layers[-1].module
+    last = last_layer(model)
+    if last is not None:
+        head = last.module
         # a subclass, not a hook or a closure: copies of the model compute with their own weights
         head.__class__ = type(type(head).__name__, (_InFloat32, type(head)), {})
 

@@ -11,8 +11,9 @@ from torch import nn
 
 from dltrain.initializers import closed_form
 from dltrain.initializers.closed_form import CLOSED_FORMS
-from dltrain.initializers.layers import GAINS, resolve_gain, weight_layers
+from dltrain.initializers.layers import resolve_gain
 from dltrain.ranges import InitializerWord
+from dltrain.weight_layers import GAINS, weight_layers
 
 RELU, TANH = math.sqrt(2), 5 / 3
 

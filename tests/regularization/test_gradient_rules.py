@@ -21,7 +21,7 @@ from dltrain.regularization.gradients import (
     ClipValue,
     GradientNoise,
     gradient_clipping,
-    last_layer,
+    last_matrix_owner,
 )
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, WeightRule
 
@@ -166,8 +166,8 @@ def test_adaptive_clipping_equals_a_loop_over_units() -> None:
 
 def test_the_last_layer_is_the_last_with_a_matrix() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
-    assert last_layer(net) is net[1][0]
-    assert last_layer(nn.ReLU()) is None
+    assert last_matrix_owner(net) is net[1][0]
+    assert last_matrix_owner(nn.ReLU()) is None
 
 
 @pytest.mark.parametrize("step, gamma", [(0, 0.55), (1, 0.55), (99, 0.55), (99, 0.0)])

@@ -1,0 +1,43 @@
+"""Lines of the header on a model from elsewhere: which layer is its last one, and a gain that could not be found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from torch import nn
+
+from dltrain.config.schema import Config
+from dltrain.initializers.layers import known_gain
+from dltrain.weight_layers import GAINS, last_layer, use_of, weight_layers
+
+
+def model_notes(config: Config, model: nn.Module) -> Iterator[str]:
+    """Yield the lines on a model."""
+    yield from head_note(model)
+    yield from gain_note(config, model)
+
+
+def head_note(model: nn.Module) -> Iterator[str]:
+    """Yield a line where the last layer is not the one that is registered last, or where no forward pass could tell."""
+    layers, last = weight_layers(model), last_layer(model)
+    if last is None or len(layers) < 2:
+        return
+    if use_of(model) is None:
+        yield f"head     {last.name} is taken for the last layer: it is registered last, and forward could not be followed"
+    elif last.weight is not layers[-1].weight:
+        yield f"head     {last.name} is the last layer, which forward uses last; {layers[-1].name} is registered last"
+
+
+def gain_note(config: Config, model: nn.Module) -> Iterator[str]:
+    """Yield a line where an automatic gain is 1 because no activation of the model is known."""
+    node = config.initializer
+    key = next((key for key in ("gain", "std") if node.get(key) == "auto"), None)
+    ours = str(node.get("_target_")).startswith("dltrain.")
+    if key is None or not ours or len(weight_layers(model)) < 2 or known_gain(model) is not None:
+        return
+    relu = GAINS["relu"] / math.sqrt(node.get("connections", 1))
+    yield (
+        f"gain     initializer.{key}=auto takes the gain 1: no activation that has a known one was found in "
+        f"model={config.words['model']}; for ReLU: initializer.{key}={relu:.4g}"
+    )

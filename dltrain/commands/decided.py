@@ -12,10 +12,12 @@ from dltrain.config.schema import Config, Node
 from dltrain.errors import UserError
 from dltrain.errors import typed as command
 
+TARGET_SCALE = "target_scale"
+
 
 def columns_of(dataset: Node) -> tuple[str, ...]:
-    """Return the keys of a dataset with columns by which a run chose and read them; nothing for other datasets."""
-    return OF_COLUMNS if dataset.keys() >= {*OF_COLUMNS} else ()
+    """Return the keys of a dataset with columns by which a run chose and read them; of others, that of their scale."""
+    return OF_COLUMNS if dataset.keys() >= {*OF_COLUMNS} else (TARGET_SCALE,) * (TARGET_SCALE in dataset)
 
 
 def check_decided(

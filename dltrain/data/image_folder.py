@@ -66,6 +66,7 @@ def image_folder(
     group_column: str | None = None,
     task: Literal["classification", "regression", "auto"] = "auto",
     merge_case: bool = True,
+    target_scale: Literal["unit", "none"] = "unit",
     broken: Literal["refuse", "skip"] = "refuse",
     full_scale: Annotated[int, "in [1, 65535]"] = WHITE,
     cache: bool = True,
@@ -93,6 +94,8 @@ def image_folder(
         group_column: column of `labels`; images with equal values here, such as of one patient, stay in one split
         task: of `labels`; auto takes text, two values and 0 or 1 to at most 10 as classes
         merge_case: of `labels`; texts that differ in upper and lower case only are one class
+        target_scale: of `labels`; unit lets a regression learn targets of mean 0 and variance 1, and reports the real units; none leaves
+            them as they are
         broken: refuse to train where an image cannot be used, or skip these images: they are listed, and kept in data.json
         full_scale: value that is white in images of 16 bits: 4095 of scans of 12 bits, or most of the 256 gray levels are lost
         cache: keep the decoded images in the cache folder (docs/images.md) where they take at most 2 GiB
@@ -125,6 +128,8 @@ def image_folder(
         listed = _by_folders(folder, found)
     else:
         listed = _by_labels(folder, found, Path(os.path.expanduser(labels)), columns, task, merge_case)
+        if listed.raw.task == "regression":
+            listed = replace(listed, raw=replace(listed.raw, target_scale=target_scale))
     height, width = wanted or common_size(folder, [path for path, _ in listed.images])
     form = Form(height, width, color, resize if wanted is not None else "", full_scale)
     reader = _reader(folder, listed, form)

@@ -40,12 +40,13 @@ def npz(
     groups: str | None = None,
     channels: Literal["first", "last", "auto"] = "auto",
     task: Literal["classification", "regression", "auto"] = "auto",
+    target_scale: Literal["unit", "none"] = "unit",
     contract: Annotated[Contract | None, "runtime"] = None,
 ) -> RawData:
     """Your arrays: one file written by numpy.savez.
 
     The first axis of every array counts the samples. Raises DataError for a missing or pickled array and for arrays of
-    different lengths. Quantities are standardized by the training split, and scores are in their units.
+    different lengths. Quantities are standardized by the training split, unless target_scale=none, and scores are in their units.
 
     Use: data already in numpy: images as uint8 or floats, tables as floats.
     Defaults: the arrays are named inputs and targets.
@@ -59,6 +60,8 @@ def npz(
         channels: position of the color axis of images; auto looks for an axis of length 1, 3 or 4, and refuses images where the first
             and the last one could be it, unless both have length 1
         task: auto takes one integer or text for each sample as its class, and says so; classification takes rows with a single 1, too
+        target_scale: unit lets a regression learn targets of mean 0 and variance 1, and reports the real units; none leaves them as they
+            are, for a loss of counts or of labels that are 0 and 1
     """
     arrays = _read(
         Path(os.path.expanduser(path)), [name for name in (inputs, targets, split, groups) if name]
@@ -73,7 +76,7 @@ def npz(
         task=goal.task,
         class_names=goal.class_names,
         notes=(goal.note,),
-        target_scale="unit" if goal.task == "regression" else "none",
+        target_scale=target_scale if goal.task == "regression" else "none",
         split=_split(arrays[split]) if split else None,
         unused={"channels": f"inputs of {axes} axes have no color axis"} if axes < 4 else {},
         groups=torch.from_numpy(np.unique(arrays[groups], return_inverse=True)[1].astype(np.int64))

@@ -44,6 +44,7 @@ from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, S
 from dltrain.run.data import build_data, check_unused
 from dltrain.run.effect import check_effect, refuse_unused, unused_keys, unused_lines
 from dltrain.run.lineage import seen_before
+from dltrain.run.loss_notes import loss_notes
 from dltrain.run.machine import choose_device, choose_precision, choose_threads, set_machine, slow_choices
 from dltrain.run.measured import check_metrics, choose_metrics, measures, mixed_units, zero_notes
 from dltrain.run.model_notes import model_notes
@@ -142,6 +143,7 @@ def build(
                 *(f"unused   {text}" for text in config.idle),
                 *unused_lines(idle),
                 *getattr(loss, "notes", ()),
+                *loss_notes(config, door, splits),
                 *model_notes(config, model),
                 *seen_before(config, splits.contract),
                 *unobserved(config, order, plan),

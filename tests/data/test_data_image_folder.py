@@ -545,6 +545,7 @@ def test_labels_from_a_table(dogs: Path, columns: str) -> None:
 def test_quantities_from_a_table(dogs: Path) -> None:
     raw = labeled(dogs, "path,weight")
     assert raw.task == "regression" and raw.target_scale == "unit" and raw.target_rules[0].name == "weight"
+    assert labeled(dogs, "path,weight", target_scale="none").target_scale == "none"
     for i in range(30):
         assert float(raw.targets[i]) == pytest.approx(round(int(Path(raw.describe(i)).stem) / 3, 2))
 

@@ -9,11 +9,13 @@ import shutil
 import pytest
 import torch
 from conftest import Run
+from torch import Tensor, nn
 
 from dltrain.commands import evaluate
 from dltrain.errors import UserError
 from dltrain.run import scoring
 from dltrain.seeding import Stream
+from dltrain.training.evaluation import drawing_dropout, dropout_layers, evaluating
 
 NET = ("epochs=2", "model.hidden=[16]")
 
@@ -151,7 +153,7 @@ def test_the_deviation_of_a_regression_and_the_disagreement_of_an_ensemble(train
 
 
 MISTAKES = [
-    ("evaluation.mc_dropout=5", r"this model has none. Train with regularization=\[dropout\]"),
+    ("evaluation.mc_dropout=5", r"this model has none \(F.dropout in forward is no layer\). Train with regularization=\[dropout\]"),
     ("evaluation.tta=5", r"no augmentation that leaves targets alone.\n.*evaluation.tta=8 evaluation.tta_words=\[shift\]"),
     ("evaluation.tta_words=[shift]", r"`evaluation.tta` is 0: say how many copies of each sample, such as evaluation.tta=8"),
     ("evaluation.tta=2 evaluation.tta_words=[shfit]", r"names shfit, which is no augmentation. Did you mean `shift`"),
@@ -167,3 +169,42 @@ def test_draws_without_their_source_are_refused(train, knob, says):
     with pytest.raises(UserError) as refused:
         evaluate.run([str(run.path), *knob.split()])
     assert re.search(says, str(refused.value)), str(refused.value)
+
+
+class Attending(nn.Module):
+    """Nets whose dropout is in other layers of torch.nn; nothing but dropout differs in training."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({
+            "attention": nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True),
+            "lstm": nn.LSTM(8, 8, num_layers=2, dropout=0.5, batch_first=True),
+            "gru": nn.GRU(8, 8, num_layers=2, dropout=0.5, batch_first=True),
+            "encoder": nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True),
+        })  # fmt: skip
+        self.kind = kind
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        layer = self.layers[self.kind]
+        outputs = layer(inputs, inputs, inputs) if self.kind == "attention" else layer(inputs)
+        return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+@pytest.mark.parametrize("kind", ["attention", "lstm", "gru", "encoder"])
+def test_dropout_inside_other_layers_is_drawn_as_in_training(kind):
+    model, inputs = Attending(kind), torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    expected = model(inputs).detach()
+    with evaluating(model):
+        plain = model(inputs)
+        with drawing_dropout(model, True):
+            torch.manual_seed(1)
+            torch.testing.assert_close(model(inputs), expected)
+        with drawing_dropout(model, False):
+            torch.testing.assert_close(model(inputs), plain)
+    assert not torch.allclose(plain, expected) and all(layer.training for layer in model.modules())
+
+
+def test_a_recurrent_layer_alone_has_no_dropout_between_layers():
+    with pytest.warns(UserWarning, match="num_layers"):
+        assert dropout_layers(nn.LSTM(8, 8, dropout=0.5)) == []

@@ -103,8 +103,8 @@ class Evaluation:
         every_epochs: validate every so many epochs
         every_steps: validate every so many steps, in place of epochs
         batch_size: samples evaluated at once; unset, at least 1024
-        mc_dropout: number of passes with dropout that `dltrain evaluate` averages, whose draws depend on evaluation.batch_size;
-            0 is one pass without dropout
+        mc_dropout: number of passes with dropout (of layers of torch.nn, not F.dropout in forward) that `dltrain evaluate` averages,
+            whose draws depend on evaluation.batch_size; 0 is one pass without dropout
         tta: number of augmented copies of each sample that `dltrain evaluate` averages over, whose draws depend on
             evaluation.batch_size; 0 is none
         tta_words: words of augmentation that make these copies; empty, those that the run was trained with

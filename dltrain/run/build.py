@@ -144,7 +144,7 @@ def build(
                 *unused_lines(idle),
                 *getattr(loss, "notes", ()),
                 *loss_notes(config, door, splits),
-                *model_notes(config, model),
+                *model_notes(config, door, model, loaded),
                 *seen_before(config, splits.contract),
                 *unobserved(config, order, plan),
                 *one_left(config, order, plan),

@@ -1,4 +1,4 @@
-"""Lines of the header on a model from elsewhere: which layer is its last one, and a gain that could not be found."""
+"""Lines of the header on a model from elsewhere: which layer is its last one, and what an initializer did not find."""
 
 from __future__ import annotations
 
@@ -7,15 +7,41 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.initializers.layers import known_gain
-from dltrain.weight_layers import GAINS, last_layer, use_of, weight_layers
+from dltrain.weight_layers import GAINS, NORMS, last_layer, use_of, weight_layers
+
+# names that a line lists
+_SHOWN = 3
 
 
-def model_notes(config: Config, model: nn.Module) -> Iterator[str]:
-    """Yield the lines on a model."""
+def model_notes(config: Config, door: Door, model: nn.Module, loaded: str) -> Iterator[str]:
+    """Yield the lines on a model; `loaded` is the report of an initializer that loads weights."""
     yield from head_note(model)
     yield from gain_note(config, model)
+    if not loaded:
+        yield from left_note(config, door, model)
+
+
+def left_note(config: Config, door: Door, model: nn.Module) -> Iterator[str]:
+    """Yield a line on matrices that an initializer leaves as the model drew them, since they are no weights of layers."""
+    target = str(config.initializer.get("_target_"))
+    # one from elsewhere may fill others, and `default` fills none
+    if (
+        not target.startswith("dltrain.")
+        or getattr(door.locate(target, "initializer"), "needs", None) == frozenset()
+    ):
+        return
+    kept = {id(layer.weight) for layer in weight_layers(model)}
+    kept |= {id(p) for layer in model.modules() if isinstance(layer, NORMS) for p in layer.parameters()}
+    names = [name for name, p in model.named_parameters() if p.dim() >= 2 and id(p) not in kept]
+    if names:
+        more = f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN)
+        yield (
+            f"initial  initializer={config.words['initializer']} fills parameters named weight alone, and leaves "
+            f"{', '.join(names[:_SHOWN])}{more} as the model built them"
+        )
 
 
 def head_note(model: nn.Module) -> Iterator[str]:

@@ -30,8 +30,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def dropout_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the dropout layers that drop anything."""
-    return [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    """Return the layers of torch.nn that drop anything: dropout, and attention and recurrent layers with one inside."""
+    return [layer for layer in model.modules() if _rate(layer) > 0]
+
+
+def _rate(layer: nn.Module) -> float:
+    if isinstance(layer, nn.modules.dropout._DropoutNd):
+        return layer.p
+    if isinstance(layer, nn.RNNBase):
+        # between its layers
+        return layer.dropout if layer.num_layers > 1 else 0.0
+    return layer.dropout if isinstance(layer, nn.MultiheadAttention) else 0.0
 
 
 @contextmanager
@@ -40,10 +49,15 @@ def drawing_dropout(model: nn.Module, active: bool) -> Iterator[None]:
     layers = dropout_layers(model)
     if active and not layers:
         raise UserError(
-            "`evaluation.mc_dropout` draws dropout, and this model has none. Train with regularization=[dropout]."
+            "`evaluation.mc_dropout` draws the dropout of layers of torch.nn, and this model has none (F.dropout in forward is no "
+            "layer). Train with regularization=[dropout]."
         )
     for layer in layers:
         layer.train(active)
+    for layer in model.modules():
+        # in evaluation mode it calls one kernel, without the dropout layers in it
+        if isinstance(layer, nn.TransformerEncoderLayer) and dropout_layers(layer):
+            layer.training = active
     yield  # `evaluating`, around this, puts all modes back
 
 

@@ -216,6 +216,7 @@ def test_an_activation_of_an_unknown_name_is_looked_for_in_the_layers():
 # Runs -------------------------------------------------------------------------------------------------------------
 
 MODELS = """
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -230,6 +231,19 @@ class Net(nn.Module):
 
 class Clamped(Net):
     def act(self, x): return x.clamp(min=0)
+
+class Recurrent(nn.Module):
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.lstm, self.out = nn.LSTM(1, 8), nn.Linear(8, num_classes)
+    def forward(self, x): return self.out(self.lstm(x.T[..., None])[0][-1])
+
+class Scratch(nn.Module):
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.W = nn.Parameter(0.1 * torch.ones(input_shape[0], num_classes))
+        self.b = nn.Parameter(torch.zeros(num_classes))
+    def forward(self, x): return x @ self.W + self.b
 """
 NET = ("dataset=iris", "steps=1", "optimizer=sgd", "batch_size=full")
 
@@ -242,7 +256,12 @@ def own(train, workdir, monkeypatch):
     (workdir / "nets_of_mine.py").write_text(MODELS)
     folder = workdir / "conf" / "model"
     folder.mkdir(parents=True)
-    for word, name in {"net": "Net", "clamped": "Clamped"}.items():
+    for word, name in {
+        "net": "Net",
+        "clamped": "Clamped",
+        "recurrent": "Recurrent",
+        "scratch": "Scratch",
+    }.items():
         (folder / f"{word}.yaml").write_text(f"_target_: nets_of_mine.{name}\n")
     return train
 
@@ -312,3 +331,29 @@ def test_head_of_a_study_problem_is_refused(train):
 
     with pytest.raises(UserError, match="has no layer with weights; name its parameters: "):
         train("dataset=none", "model=rosenbrock", "steps=2", "parameters.lr_scale={head: 2}")
+
+
+@pytest.mark.parametrize(
+    ("model", "left"),
+    [
+        ("recurrent", "leaves lstm.weight_ih_l0, lstm.weight_hh_l0 as the model built them"),
+        ("scratch", "leaves W as the model built them"),
+        ("net", ""),
+    ],
+)
+def test_the_header_names_weights_that_an_initializer_leaves(own, dltrain, capsys, model, left):
+    for word, line in (("zeros", left), ("lsuv", left), ("default", "")):
+        capsys.readouterr()
+        assert dltrain(*NET, f"model={model}", f"initializer={word}", "logger=none") == 0
+        shown = capsys.readouterr().out
+        assert (line in shown) if line else ("as the model built them" not in shown)
+
+
+def test_a_model_without_layers_has_no_head_and_loads_weights(own):
+    from dltrain.errors import UserError
+
+    there = own(*NET, "model=scratch")
+    again = own(*NET, "model=scratch", "lr=1e-12", "initializer=pretrained", f"initializer.path={there.path}")
+    torch.testing.assert_close(again.best_weights["W"], there.best_weights["W"])
+    with pytest.raises(UserError, match="has no layer with weights; name its parameters: W, b"):
+        own(*NET, "model=scratch", "parameters.lr_scale={head: 2}")

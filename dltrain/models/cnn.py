@@ -25,7 +25,7 @@ class CNN(nn.Module):
     Args:
         channels: output channels of each convolution
         activation: activation function after each convolution
-        norm: normalization before each activation
+        norm: normalization before each activation; group has at most 8 groups of at least 2 channels: one, as layer, of an odd number
         dropout: probability to drop an input of the linear head
     """
 

@@ -56,7 +56,7 @@ class MLP(nn.Module):
     Args:
         hidden: widths of the hidden layers; [] gives a linear model
         activation: activation function of the hidden layers
-        norm: normalization before each activation
+        norm: normalization before each activation; group has at most 8 groups of at least 2 units: one, as layer, of an odd number
         dropout: probability to drop a hidden unit
         bottleneck: width of a linear layer without activation before the last hidden layer
         residual: add a skip connection over each hidden layer that keeps the width

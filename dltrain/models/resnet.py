@@ -44,7 +44,7 @@ class ResNet(nn.Module):
         depth: number of layers, 6n + 2
         width: channels of the first stage; the second has twice and the third four times as many
         activation: activation function after the first convolution and after the sum
-        norm: normalization after each convolution
+        norm: normalization after each convolution; group has at most 8 groups of at least 2 channels: one, as layer, of an odd number
         dropout: probability to drop an input of the linear head
         stochastic_depth: probability to drop the last residual branch, rising linearly from the first
     """

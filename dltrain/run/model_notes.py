@@ -10,6 +10,7 @@ from torch import nn
 from dltrain.config.door import Door
 from dltrain.config.schema import Config
 from dltrain.initializers.layers import known_gain
+from dltrain.text import counted
 from dltrain.weight_layers import GAINS, NORMS, last_layer, use_of, weight_layers
 
 # names that a line lists
@@ -20,8 +21,23 @@ def model_notes(config: Config, door: Door, model: nn.Module, loaded: str) -> It
     """Yield the lines on a model; `loaded` is the report of an initializer that loads weights."""
     yield from head_note(model)
     yield from gain_note(config, model)
+    yield from norm_note(config, model)
     if not loaded:
         yield from left_note(config, door, model)
+
+
+def norm_note(config: Config, model: nn.Module) -> Iterator[str]:
+    """Yield a line where group norms have a single group, which is layer norm."""
+    if config.model.get("norm") != "group":
+        return
+    groups = [layer for layer in model.modules() if isinstance(layer, nn.GroupNorm)]
+    single = [layer for layer in groups if layer.num_groups == 1]
+    if single:
+        widths = ", ".join(map(str, sorted({layer.num_channels for layer in single})))
+        yield (
+            f"norm     model.norm=group is that of layer in {len(single)} of {counted(len(groups), 'norm')}: {widths} cannot be "
+            "divided into groups of 2 or more"
+        )
 
 
 def left_note(config: Config, door: Door, model: nn.Module) -> Iterator[str]:

@@ -357,3 +357,21 @@ def test_a_model_without_layers_has_no_head_and_loads_weights(own):
     torch.testing.assert_close(again.best_weights["W"], there.best_weights["W"])
     with pytest.raises(UserError, match="has no layer with weights; name its parameters: W, b"):
         own(*NET, "model=scratch", "parameters.lr_scale={head: 2}")
+
+
+def test_group_norm_of_one_group_is_named(dltrain, capsys):
+    line = "model.norm=group is that of layer in 1 of 2 norms: 7 cannot be divided into groups of 2 or more"
+    for words, shown in (("[7,8]", True), ("[8,8]", False)):
+        capsys.readouterr()
+        assert (
+            dltrain(
+                "dataset=iris",
+                "model=mlp",
+                f"model.hidden={words}",
+                "model.norm=group",
+                "steps=1",
+                "logger=none",
+            )
+            == 0
+        )
+        assert (line in capsys.readouterr().out) == shown

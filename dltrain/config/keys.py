@@ -61,6 +61,8 @@ SAME_SAMPLES = frozenset(f"dataset.{key}" for key in (
     "resize", "color", "full_scale", "channels", "cache", "download", "resident_share"))  # fmt: skip
 # the dataset of a run without samples, whose model is the function to minimize
 NO_SAMPLES = "none"
+# how the names of the program's own functions begin
+OWN = "dltrain."
 # words that stand for no choice
 _SILENT = ("none", "[]", "default", "auto")
 
@@ -179,8 +181,8 @@ def differences(
         for key in differing
         if key not in (*words, *ELSEWHERE)
         and not is_safe(key)
-        and not key.rpartition(".")[2].startswith("_")
-        and (key in chosen or _differ_alike(configs, key))
+        and _is_choice(key, configs)
+        and (key in chosen or _differ_alike(configs, key, _of_one_value(keys, key)))
     ]
     names = {key: "lr" if key == "optimizer.lr" else key for key in (*words, *told) if not is_safe(key)}
     return [{name: cell(config.get(key)) for key, name in names.items()} for config in configs]
@@ -216,13 +218,31 @@ def _differ(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
     return any(config.get(key) != first for config in configs)
 
 
-def _differ_alike(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
-    """Return whether a key differs among the configurations that have it, and the same word of its group."""
+def _is_choice(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a key may be a choice: `_target_` and `_args_` are, but for the program's own, which versions may rename."""
+    last = key.rpartition(".")[2]
+    if last == "_target_":
+        return any(not str(config.get(key, OWN)).startswith(OWN) for config in configs)
+    return last == "_args_" or not last.startswith("_")
+
+
+def _of_one_value(keys: Iterable[str], key: str) -> list[str]:
+    """Return the keys of the same value as a key, where that is a dictionary whose entries are keys: `parameters.lr_scale.head`.
+
+    A configuration that has one of them has the value, without the entries that it lacks. None for keys of a group.
+    """
+    inner = [key[:i] for i, letter in enumerate(key) if letter == "."][1:]
+    return [other for other in keys if any(other == one or other.startswith(f"{one}.") for one in inner)]
+
+
+def _differ_alike(configs: Sequence[Mapping[str, Any]], key: str, beside: Sequence[str] = ()) -> bool:
+    """Return whether a key differs among the configurations that have it, or a key beside it, and the same word of its group."""
     group = key.partition(".")[0]
     values: dict[str, Any] = {}
     for config in configs:
-        if key in config:
+        if key in config or any(other in config for other in beside):
             word = "" if group in LIST_GROUPS else str(config.get(group))
-            if values.setdefault(word, config[key]) != config[key]:
+            value = config.get(key)
+            if values.setdefault(word, value) != value:
                 return True
     return False

@@ -294,6 +294,38 @@ def test_equal_numbers_are_one_configuration_however_they_were_typed(workdir):
     assert [len(group.values) for group in found.groups] == [2, 1] and not found.warning
 
 
+def test_entries_of_a_dictionary_are_choices(workdir):
+    """Of runs with other entries of `parameters.lr_scale` one was thrown out as a copy, and none was named."""
+    entries = [{"layers.0": 5}, {"*.bias": 5}, {"layers.0": 5, "layers.1": 2}, {}]
+    scale = "parameters.lr_scale"
+    jobs = [
+        {
+            "objective": place + 0.1 * seed,
+            "config": {"seed": seed} | ({f"{scale}.{key}": v for key, v in found.items()} or {scale: {}}),
+        }
+        for place, found in enumerate(entries)
+        for seed in range(2)
+    ]
+    found = compared(make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs))
+    assert [(group.name, len(group.values)) for group in found.groups] == [
+        (f"{scale}.layers.0=5", 2), (f"{scale}.*.bias=5", 2), (f"{scale}.layers.0=5 {scale}.layers.1=2", 2), (f"{scale}={{}}", 2),
+    ]  # fmt: skip
+
+
+def test_words_whose_file_names_another_function_are_other_configurations(workdir):
+    """Runs before and after the edit were averaged; a name that the program itself has changed is no choice."""
+    first, other = "my_models.tiny", "my_models.big"
+    runs = [
+        make_run(workdir / OUTPUT / "n" / stamp(n), n, {"model": "net", "model._target_": name, "loss._target_": loss, "seed": n % 2})
+        for n, (name, loss) in enumerate([(first, "dltrain.a"), (first, "dltrain.b"), (other, "dltrain.b"), (other, "dltrain.b")])
+    ]  # fmt: skip
+    found = compared(*runs)
+    assert sorted(len(group.values) for group in found.groups) == [2, 2]
+    assert {group.name for group in found.groups} == {f"model._target_={name}" for name in (first, other)}
+    commands = [line for line in found.conclusion if line.startswith(COMMANDS)]
+    assert len(set(commands)) == 2 and all(" rerun " in command for command in commands)
+
+
 def test_few_repetitions_are_not_tested(workdir):
     found = compared(made(workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]}))
     assert [group.verdict for group in found.groups] == ["best", "too few runs to tell"]
@@ -365,7 +397,8 @@ def asked_runs(workdir, overrides, options=""):
 
 
 def test_the_command_that_repeats_a_run_has_its_words_and_its_main_file(workdir):
-    runs = asked_runs(workdir, ["model=own", "name=a b", "seed=3"], "--config-name main")
+    runs = asked_runs(workdir, ["model=own", "name=a b", "seed=3"], "--config-name main")[:1]
+    runs.append(make_run(workdir / OUTPUT / "n" / stamp(2), 2, {"optimizer.lr": 2.0}, overrides=["lr=2"]))
     told = "dltrain -m model=own 'name=a b' seed=0,1,2,3,4 --config-name main"
     assert f"  {told}" in list(page(compared(*runs)))
 

@@ -23,6 +23,7 @@ from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.groups import (
     COMMANDS,
     Group,
+    commands,
     copies_notes,
     data_names,
     division_notes,
@@ -30,7 +31,6 @@ from dltrain.sweep.outcome.groups import (
     not_proposed_notes,
     number_data,
     rates_notes,
-    repeated,
 )
 from dltrain.sweep.outcome.members import Member, choices_of
 from dltrain.sweep.outcome.notes import remark_notes
@@ -93,7 +93,7 @@ class Comparison:
             return [
                 f"{runs} of each configuration: whether the differences are more than chance cannot be said. "
                 f"Repeat each with {statistics.ENOUGH} {again}, the best first:",
-                *map(repeated, groups[:REPEATED]),
+                *commands(groups)[:REPEATED],
                 *not_proposed_notes(groups[:REPEATED]),
             ]
         worse = [group for group in others if group.p is not None and group.p < statistics.LEVEL]

@@ -168,6 +168,22 @@ DIVIDED = "runs on one fold and split share its samples: the interval and n take
 COMMANDS = ("dltrain ", "for seed in ")
 
 
+def commands(groups: Sequence[Group]) -> list[str]:
+    """Return the command that repeats each configuration: a `rerun` where those of two would be the same, as after a file was edited."""
+    found = list(map(repeated, groups))
+    return [
+        command if found.count(command) == 1 else rerun(group)
+        for group, command in zip(groups, found, strict=True)
+    ]
+
+
+def rerun(group: Group) -> str:
+    """Return the command that repeats the first run of a configuration with other seeds, or on other splits."""
+    seeds = " ".join(map(str, range(statistics.ENOUGH)))
+    key = REPLICATES[-1] if group.is_divided else REPLICATES[0]
+    return f"{COMMANDS[1]}{seeds}; do {typed('rerun', group.members[0].path)} {key}=$seed; done"
+
+
 def repeated(group: Group) -> str:
     """Return the command that trains a configuration with enough seeds, on the folds and splits that its runs have.
 
@@ -176,9 +192,7 @@ def repeated(group: Group) -> str:
     member = group.members[0]
     if member.command.startswith("dltrain rerun ") or not_proposed(group):
         # what was asked for is a change of another run's configuration
-        seeds = " ".join(map(str, range(statistics.ENOUGH)))
-        key = REPLICATES[-1] if group.is_divided else REPLICATES[0]
-        return f"{COMMANDS[1]}{seeds}; do {typed('rerun', member.path)} {key}=$seed; done"
+        return rerun(group)
     again = _again(group)
     asked = {text.lstrip("+").partition("=")[0]: text for text in member.overrides}
     kept = [text for key, text in asked.items() if key not in again]

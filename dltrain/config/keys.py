@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dltrain.config.groups import GROUPS, LIST_GROUPS
+from dltrain.defaults import DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS
 from dltrain.errors import UserError
 from dltrain.errors import typed as command
 from dltrain.screen.table import cell, typed
@@ -61,6 +62,8 @@ SAME_SAMPLES = frozenset(f"dataset.{key}" for key in (
     "resize", "color", "full_scale", "channels", "cache", "download", "resident_share"))  # fmt: skip
 # the dataset of a run without samples, whose model is the function to minimize
 NO_SAMPLES = "none"
+# groups that change nothing of what is trained by themselves: what a recipe sets are keys, and the others observe
+OBSERVING = ("experiment", "metrics", "diagnostics")
 # how the names of the program's own functions begin
 OWN = "dltrain."
 # words that stand for no choice
@@ -101,6 +104,31 @@ def text_of(value: object) -> str:
     ('100', '100', 'None')
     """
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration by dotted key with the numbers for which null stands in `batch_size` and `epochs`."""
+    found = dict(config)
+    if "batch_size" in found:
+        found["batch_size"] = found["batch_size"] or DEFAULT_BATCH_SIZE
+    if "epochs" in found and found.get("steps") is None:
+        found["epochs"] = found["epochs"] or DEFAULT_EPOCHS
+    return found
+
+
+def is_observing(key: str, config: Mapping[str, Any]) -> bool:
+    """Return whether a key chooses or describes a recipe, a metric or a diagnostic, which train nothing by themselves.
+
+    A metric that a part of the run follows, as early stopping does, decides which weights are kept.
+
+    >>> stopping = {"early_stopping.metric": "val/f1"}
+    >>> is_observing("metrics.f1.average", {}), is_observing("metrics.f1.average", stopping)
+    (True, False)
+    """
+    if not _is_below(key, OBSERVING):
+        return False
+    followed = {str(value).rpartition("/")[2] for name, value in config.items() if name.endswith(".metric")}
+    return not _is_below(key, [f"metrics.{name}" for name in followed])
 
 
 def is_safe(key: str) -> bool:

@@ -16,9 +16,6 @@ Device = Literal[
     "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7",
 ]  # fmt: skip
 
-# where neither `epochs` nor `steps` is set
-DEFAULT_EPOCHS = 30
-DEFAULT_BATCH_SIZE = 64
 # values of keys that are missing from configurations saved before they existed
 CHECKPOINT_SINCE = {"background": False, "unsaved": "stop"}
 

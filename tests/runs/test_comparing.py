@@ -326,6 +326,23 @@ def test_words_whose_file_names_another_function_are_other_configurations(workdi
     assert len(set(commands)) == 2 and all(" rerun " in command for command in commands)
 
 
+def test_configurations_that_train_the_same_are_one(workdir):
+    """Null for a default, a recipe for the keys that it sets, and metrics that are only measured were other configurations."""
+    same = [
+        {"batch_size": None, "epochs": None, "experiment": None, "metrics": []},
+        {"batch_size": 64, "epochs": 30, "experiment": "r", "metrics": ["f1"], "metrics.f1.average": "macro"},
+    ]
+    other = same[1] | {"optimizer.betas": [0.9, 0.5]}
+    jobs = [
+        {"objective": place + 0.1 * seed, "config": {"steps": None, "seed": seed, **config}}
+        for place, seed, config in ((0, 0, same[0]), (0, 1, same[1]), (5, 2, other))
+    ]
+    found = compared(make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs))
+    assert [len(group.values) for group in found.groups] == [2, 1]
+    assert "r" not in found.groups[0].name.split()
+    assert not {"experiment", "metrics"} & found.groups[0].choices.keys()
+
+
 def test_few_repetitions_are_not_tested(workdir):
     found = compared(made(workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]}))
     assert [group.verdict for group in found.groups] == ["best", "too few runs to tell"]
@@ -513,7 +530,7 @@ def test_a_metric_that_is_computed_differently_ranks_nothing(workdir, metric, fi
         make_run(
             workdir / OUTPUT / "n" / stamp(n),
             own,
-            config,
+            {"early_stopping.metric": metric, **config},
             metric=metric,
             best={metric: own, "val/loss": loss},
         )

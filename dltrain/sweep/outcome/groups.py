@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dltrain.config.keys import REPLICATES, SPLIT_BY, label, text_of
+from dltrain.config.keys import REPLICATES, SPLIT_BY, is_observing, label, text_of
 from dltrain.data.errors import some
 from dltrain.errors import typed
 from dltrain.storage.proposed import beyond_record, name_option
@@ -95,6 +95,7 @@ def grouped(members: Sequence[Member], metric: str) -> list[Group]:
     other states of a file of the user's code.
     """
     edited = _edited([member.code for member in members])
+    by_recipe = len({str(member.config.get("experiment")) for member in members}) > 1
     groups: dict[str, list[Group]] = {}
     for member, choices in zip(members, choices_of(members, asked=True), strict=True):
         kept = {key: value for key, value in choices.items() if key not in REPLICATES}
@@ -102,12 +103,18 @@ def grouped(members: Sequence[Member], metric: str) -> list[Group]:
         if member.first_weights and len({other.first_weights for other in members} - {""}) > 1:
             kept["first weights"] = member.first_weights[:8]
         kept |= {f"code of {file}": sha[:8] for file, sha in member.code.items() if file in edited}
-        alike = groups.setdefault(repr({key: text_of(value) for key, value in kept.items()}), [])
+        trained = {key: text_of(value) for key, value in kept.items() if not is_observing(key, member.config)}
+        # a recipe stands for the keys that it sets, of which the choices may not tell all
+        alike = groups.setdefault(repr((sorted(trained.items()), member.trained if by_recipe else "")), [])
         part, seen = member.replicate[1:], member.scored_on
         group = next((group for group in alike if group.prints.get(part, seen) == seen), None)
         if group is None:
             group = Group(kept, [], [])
             alike.append(group)
+        # what not all of its repetitions have is no choice of the configuration
+        group.choices = {
+            key: value for key, value in group.choices.items() if key in kept and kept[key] == value
+        }
         group.add(member, member.scores[metric])
     for alike in groups.values():
         for group in alike if len(alike) > 1 else ():

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from dltrain.config.comparable import changes, described, plain_of
 from dltrain.config.saved import flat
-from dltrain.config.schema import DEFAULT_EPOCHS, Config, objective_of
+from dltrain.config.schema import Config, objective_of
+from dltrain.defaults import DEFAULT_EPOCHS
 from dltrain.direction import BETTER, NO_RANK, direction_of
 from dltrain.errors import UserError
 from dltrain.sweep.jobs import STARTUP, Chosen

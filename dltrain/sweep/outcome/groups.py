@@ -10,7 +10,7 @@ from typing import Any
 from dltrain.config.keys import REPLICATES, SPLIT_BY, is_observing, label, text_of
 from dltrain.data.errors import some
 from dltrain.errors import typed
-from dltrain.storage.proposed import beyond_record, name_option
+from dltrain.storage.proposed import beyond_record, is_rerun, name_option
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.members import Member, choices_of, rates_note
@@ -197,7 +197,7 @@ def repeated(group: Group) -> str:
     It is a `rerun` where the record holds what only the user may say.
     """
     member = group.members[0]
-    if member.command.startswith("dltrain rerun ") or not_proposed(group):
+    if is_rerun(member.command) or not_proposed(group):
         # what was asked for is a change of another run's configuration
         return rerun(group)
     again = _again(group)

@@ -343,6 +343,24 @@ def test_configurations_that_train_the_same_are_one(workdir):
     assert not {"experiment", "metrics"} & found.groups[0].choices.keys()
 
 
+def test_the_time_of_a_stack_is_that_of_no_run(workdir):
+    """Which configuration was better "by more than chance" depended on the order of the jobs."""
+    jobs = [
+        {
+            "objective": 1.0,
+            "config": {"lr": lr, "seed": seed},
+            "seconds": 2.0 - 0.1 * (5 * place + seed),
+            "stacked": True,
+        }
+        for place, lr in enumerate((0.1, 0.2))
+        for seed in range(5)
+    ]
+    sweep = make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs)
+    with pytest.raises(UserError, match=r"0/0, .* were trained as one stack of jobs.*sweep\.backend=local$"):
+        compared(sweep, metric="seconds")
+    assert compared(sweep).metric == "val/loss"
+
+
 def test_few_repetitions_are_not_tested(workdir):
     found = compared(made(workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]}))
     assert [group.verdict for group in found.groups] == ["best", "too few runs to tell"]

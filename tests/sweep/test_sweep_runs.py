@@ -333,6 +333,19 @@ REFUSED = [
         ["lr=interval(0.1,0.2)", "sweep=nsga2", "sweep.trials=2", "sweep.objectives=[val/los,parameters]"],
         "names val/los, of which it is not known",
     ),
+    (
+        ["lr=interval(0.1,0.2)", "sweep=nsga2", "sweep.trials=2", "sweep.objectives=[loss,parameters]"],
+        "names loss, which is no score and no cost of a run. Did you mean `val/loss`",
+    ),
+    (
+        [
+            "lr=interval(0.1,0.2)",
+            "sweep=nsga2",
+            "sweep.trials=2",
+            "sweep.objectives=[val/loss,images_per_second]",
+        ],
+        r"no cost of a run\.\s+Costs: parameters, peak_memory_bytes, seconds",
+    ),
     (["lr=choice()", "seed=0,1"], r"`lr=choice\(\)` lacks a value"),
     (["lr=0.1,,0.2"], "`lr=0.1,,0.2` lacks a value"),
     (["lr=range(5,1)", "seed=0,1"], r"`lr=range\(5,1\)` gives no value"),

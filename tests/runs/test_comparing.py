@@ -361,6 +361,26 @@ def test_the_time_of_a_stack_is_that_of_no_run(workdir):
     assert compared(sweep).metric == "val/loss"
 
 
+def test_values_of_an_edited_metric_do_not_compare(workdir):
+    """The minimum over the classes was ranked against the maximum, after an edit of the metric's file."""
+    metric, other = "val/worst", {"my_metrics.py": "b" * 64}
+    runs = [
+        make_run(
+            workdir / OUTPUT / "n" / stamp(n), float(n),
+            {"early_stopping.metric": metric, "metrics.worst._target_": "my_metrics.Worst", "seed": n},
+            metric=metric, best={metric: float(n), "val/loss": 1.0 + n}, code={"my_metrics.py": "a" * 64, "my_models.py": "c" * 64} | code,
+        )
+        for n, code in enumerate(({}, other, {"my_models.py": "d" * 64}))
+    ]  # fmt: skip
+    found = compared(*runs[:2])
+    assert found.metric == "val/loss"
+    assert (
+        f"the values of {metric} do not compare (my_metrics.py was edited): compared by val/loss"
+        in found.notes
+    )
+    assert compared(runs[0], runs[2]).metric == metric
+
+
 def test_few_repetitions_are_not_tested(workdir):
     found = compared(made(workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]}))
     assert [group.verdict for group in found.groups] == ["best", "too few runs to tell"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from dltrain.config.comparable import changes, described, plain_of
 from dltrain.config.keys import REPLICATES, SCORED_ON
@@ -68,11 +67,28 @@ def differently_computed(members: Sequence[Member], metric: str) -> str:
     """Return in which way runs on the same data compute a metric differently, or why the metric ranks nothing; "" where it compares."""
     if metric == "gap" and any(set(choices).difference(REPLICATES) for choices in choices_of(members)):
         return NO_RANK
-    alike: dict[str, list[Mapping[str, Any]]] = {}
+    alike: dict[str, list[Member]] = {}
     for member in members:
-        alike.setdefault(repr([member.config.get(key) for key in SCORED_ON]), []).append(member.config)
-    found = next((found for configs in alike.values() if (found := changes(metric, configs))), None)
-    return f"the values of {metric} do not compare ({described(found)})" if found else ""
+        alike.setdefault(repr([member.config.get(key) for key in SCORED_ON]), []).append(member)
+    for part in alike.values():
+        found = changes(metric, [member.config for member in part])
+        if why := described(found) if found else edited(metric, part):
+            return f"the values of {metric} do not compare ({why})"
+    return ""
+
+
+def edited(metric: str, members: Sequence[Member]) -> str:
+    """Return that the file of an own metric, or of the loss of `objective`, was edited between runs; "" where it was not."""
+    name = metric.rpartition("/")[2]
+    states: dict[str, set[str]] = {}
+    for member in members:
+        for key in (f"metrics.{name}._target_", *(["loss._target_"] if name == "objective" else [])):
+            module = str(member.config.get(key) or "").rpartition(".")[0].replace(".", "/")
+            for file in (f"{module}.py", f"{module}/__init__.py"):
+                if file in member.code:
+                    states.setdefault(file, set()).add(member.code[file])
+    files = [file for file, known in states.items() if len(known) > 1]
+    return f"{files[0]} was edited" if files else ""
 
 
 def plain_metric(members: Sequence[Member], metric: str, different: str, refused: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dltrain.config.comparable import changes, described, plain_of
+from dltrain.config.comparable import changes, definition_of, described, plain_of
 from dltrain.config.keys import REPLICATES, SCORED_ON
 from dltrain.data.errors import some
 from dltrain.direction import NO_RANK, TIMES, Mode
@@ -79,11 +79,10 @@ def differently_computed(members: Sequence[Member], metric: str) -> str:
 
 def edited(metric: str, members: Sequence[Member]) -> str:
     """Return that the file of an own metric, or of the loss of `objective`, was edited between runs; "" where it was not."""
-    name = metric.rpartition("/")[2]
     states: dict[str, set[str]] = {}
     for member in members:
-        for key in (f"metrics.{name}._target_", *(["loss._target_"] if name == "objective" else [])):
-            module = str(member.config.get(key) or "").rpartition(".")[0].replace(".", "/")
+        for key in definition_of(metric):
+            module = str(member.config.get(f"{key}._target_") or "").rpartition(".")[0].replace(".", "/")
             for file in (f"{module}.py", f"{module}/__init__.py"):
                 if file in member.code:
                     states.setdefault(file, set()).add(member.code[file])

@@ -34,7 +34,7 @@ OF_TRAINING = ("evaluation.every_epochs", "evaluation.every_steps")
 SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
 # keys that divide the data of a run, or say which of them are samples of training
 DIVIDING = ("dataset.val_fraction", "dataset.test_fraction", "dataset.split_seed", "dataset.limit", "dataset.bootstrap",
-            "dataset.normalize", "dataset.class_weights", "dataset.not_missing",
+            "dataset.normalize", "dataset.layout", "dataset.class_weights", "dataset.not_missing",
             *(f"dataset.{key}" for key in SPLITTING if key != "test_path"))  # fmt: skip
 # keys that decide, beside the repetition, how the data are split
 SPLIT_BY = ("dataset.val_fraction", "dataset.test_fraction", "folds",
@@ -58,7 +58,7 @@ OF_PICTURES = ("image_size", "resize", "color", "full_scale")
 READING = ("delimiter", "decimal", "missing_words", "date_format", "inputs", "channels")
 # keys of datasets that leave the samples and the targets which are scored as they are
 SAME_SAMPLES = frozenset(f"dataset.{key}" for key in (
-    "limit", "bootstrap", "class_weights", "normalize", "target_scale", "features", "drop", "keep", "categorical", "dates", "image_size",
+    "limit", "bootstrap", "class_weights", "normalize", "layout", "target_scale", "features", "drop", "keep", "categorical", "dates", "image_size",
     "resize", "color", "full_scale", "channels", "cache", "download", "resident_share"))  # fmt: skip
 # the dataset of a run without samples, whose model is the function to minimize
 NO_SAMPLES = "none"

@@ -165,11 +165,12 @@ class DatasetKnobs:
         val_fraction: share in val of the samples that are not in test
         test_fraction: share of the samples in test, for data without a test split
         split_seed: seed of splits and folds, which depend on no other
-        normalize: scale inputs by the training split: unit to mean 0 and variance 1, center to mean 0
+        normalize: scale each feature or channel by the training split: unit to mean 0 and variance 1, center to mean 0; see layout
         class_weights: weight each sample in the loss by 1 / frequency of its class; val/loss stays unweighted
         resident_share: share of the device's free memory that the data may take; larger data are streamed
         limit: number of training samples to use, of each class its share; unset, all
         bootstrap: draw the training split with replacement, by seed and fold; about 63 % of the samples are drawn (bagging)
+        layout: of samples with two axes: image (H, W) has one mean, sequence (steps, features) and channels (channels, steps) one each; auto, image
     """
 
     val_fraction: Fraction = 0.1
@@ -180,6 +181,7 @@ class DatasetKnobs:
     resident_share: Share = 0.5
     limit: Count | None = None
     bootstrap: bool = False
+    layout: Literal["auto", "image", "sequence", "channels"] = "auto"
 
 
 @dataclass(frozen=True)

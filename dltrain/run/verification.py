@@ -26,7 +26,7 @@ from dltrain.config.door import Door
 from dltrain.config.groups import GROUPS
 from dltrain.config.keys import LENGTH, REPLICATES, is_safe
 from dltrain.config.repeated import compared
-from dltrain.config.schema import Config
+from dltrain.config.schema import DEFAULT_EPOCHS, Config
 from dltrain.data.contract import Contract
 from dltrain.data.prepare import fingerprint_of
 from dltrain.data.synthetic import none
@@ -389,6 +389,7 @@ def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
         yield Finding(f"{where}, best", "a row that metrics.csv does not have", "its best row")
     if best and said.get("objective") is not None and records.rule_is_known:
         yield from _objective(said, rows, best, records.rule)
+    yield from _length(records)
     newest = records.checkpoints[-1:]
     if said["status"] in FINISHED and newest and said["steps"] != newest[0].manifest["step"]:
         yield Finding(
@@ -400,6 +401,20 @@ def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
             yield Finding(
                 f"{where}, best_epoch", str(said["best_epoch"]), f"{wanted:g}, that of its best row"
             )
+
+
+def _length(records: Records) -> Iterator[Finding]:
+    """Check that the run trained no further than its configuration plans."""
+    config = records.config
+    if not isinstance(config, Config):
+        return
+    key, planned = ("steps", config.steps) if config.steps else ("epochs", config.epochs or DEFAULT_EPOCHS)
+    found = {f"summary.json, {key}": records.summary.get(key) or 0}
+    if records.rows:
+        found[f"metrics.csv, {key}"] = records.rows[-1].get(key[:-1], 0)
+    for where, number in found.items():
+        if number > planned * (1 + 1e-9):
+            yield Finding(where, f"{number:g}", f"at most {planned}, as in config.yaml")
 
 
 def _objective(

@@ -11,14 +11,18 @@ from typing import TextIO
 
 from filelock import lock_descriptor
 
-from dltrain.errors import CheckpointProblem, FolderInUse
+from dltrain.config.keys import LENGTH
+from dltrain.config.saved import load_bounded
+from dltrain.errors import CheckpointProblem, FolderInUse, typed
 from dltrain.storage.files import clear_temporary, open_lock, unshare
 from dltrain.storage.folder_names import check_file, check_files
-from dltrain.storage.lock import owner_of
+from dltrain.storage.lock import Lock, owner_of
+from dltrain.storage.sealing import complete, is_unsealed, length_before
 from dltrain.sweep import books
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan.coverage import ALL
 from dltrain.sweep.plan.plan import Plan
+from dltrain.text import say
 
 
 class OtherJob(CheckpointProblem):
@@ -84,6 +88,31 @@ def begun_jobs(plan: Plan, folder: Path) -> Iterator[tuple[Job, str | None]]:
             if job.is_done:
                 job.trim()
             yield job, books.digest_in(row)
+
+
+def complete_job(path: Path) -> None:
+    """Complete a job that was killed before its hashes; one that another process holds, or that is no run, stays as it is."""
+    try:
+        if is_unsealed(path):
+            lock = Lock(path)
+            try:
+                _complete(path)
+            finally:
+                lock.release()
+    except (CheckpointProblem, FolderInUse, OSError):
+        return
+
+
+def _complete(path: Path) -> None:
+    """Complete a job, unless it was being lengthened: its configuration is that of more steps, and its summary is not."""
+    content = load_bounded(path / "config.yaml")
+    longer, _ = length_before(path, {key: content.get(key) for key in LENGTH})
+    if longer:
+        say(
+            f"{path}: `resume` with {' '.join(longer)} was stopped before it trained. To go on with it: {typed('resume', path)}"
+        )
+    else:
+        complete(path)
 
 
 def check_number(job: Job) -> None:

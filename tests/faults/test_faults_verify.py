@@ -881,6 +881,74 @@ def test_a_job_that_was_killed_before_its_last_file_is_completed_by_its_sweep(wo
     assert dltrain("verify", "S") == 0
 
 
+@pytest.mark.parametrize("has_books", [True, False])
+def test_a_job_whose_lengthening_was_killed_in_its_records_is_left_to_resume(
+    workdir, dltrain, monkeypatch, capfd, has_books
+):
+    """Found by a hostile tester: the sweep sealed a summary of one epoch beside a configuration of two."""
+    shutil.copytree(swept().path, workdir / "S")
+    record, job = workdir / "S/sweep.json", job_at(workdir / "S", 1)
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": False}))
+    with monkeypatch.context() as patch:
+
+        def die(*_: object) -> None:
+            raise Killed
+
+        patch.setattr("dltrain.storage.run_folder.RunFolder.write_summary", die)
+        with pytest.raises(Killed):
+            dltrain("resume", job, "epochs=2")
+    (workdir / "S/manifest.json").unlink(missing_ok=True)
+    if not has_books:
+        (workdir / "S/books.sqlite").unlink()
+    assert dltrain("-m", "sweep.resume=S") == 0
+    assert not (job / manifest.NAME).exists()
+    assert has_books or f"To go on with it: dltrain resume S/{job.name}" in capfd.readouterr().err
+    assert dltrain("resume", job) == 0
+    assert dltrain("-m", "sweep.resume=S") == 0 and dltrain("verify", "S") == 0
+    assert json.loads((job / "summary.json").read_text())["epochs"] == 2
+
+
+def test_a_job_beyond_the_end_that_its_sweep_plans_is_refused(workdir, dltrain, capfd):
+    """Found by a hostile tester: the sweep completed it with more epochs than the other jobs, and `reproduce` called it forged."""
+    shutil.copytree(swept().path, workdir / "S")
+    record, job = workdir / "S/sweep.json", job_at(workdir / "S", 1)
+    honest = json.loads((job / "summary.json").read_text())
+    assert dltrain("resume", job, "epochs=2") == 0
+    longer = json.loads((job / "summary.json").read_text())
+    for cure in ("resume", "retry"):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": False}))
+        # as a kill after the checkpoint of the second epoch leaves it
+        (job / manifest.NAME).unlink(missing_ok=True)
+        rewrite(job / "summary.json", status="running")
+        (workdir / "S/manifest.json").unlink(missing_ok=True)
+        assert dltrain("-m", "sweep.resume=S") == 7
+        said = json.loads((job / "summary.json").read_text())
+        assert said["status"] == "failed"
+        steps = f"has trained {longer['steps']} steps, and its configuration plans {honest['steps']};"
+        assert steps in said["stop_reason"]
+        assert said["stop_reason"].endswith(f"dltrain resume {job.resolve()} epochs=2")
+        capfd.readouterr()
+        if cure == "resume":
+            assert dltrain("resume", job, "epochs=2") == 0
+        else:
+            assert dltrain("-m", "sweep.resume=S", "sweep.retry=failed") == 0
+            assert dltrain("verify", "S") == 0
+    assert json.loads((job / "summary.json").read_text())["objective"] == honest["objective"]
+
+
+def test_more_steps_than_the_configuration_plans_are_found(small):
+    file = small / "config.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("epochs: 3", "epochs: 2"))
+    found = findings_of(small)
+    assert found["summary.json, epochs"] == "3"
+    assert found["metrics.csv, epochs"] == "3"
+    steps = json.loads((small / "summary.json").read_text())["steps"]
+    for planned, is_found in ((steps, False), (steps - 1, True)):
+        file.write_text(text.replace("epochs: 3", "epochs: null").replace("steps: null", f"steps: {planned}"))
+        assert ("summary.json, steps" in findings_of(small)) == is_found
+
+
 def test_a_run_is_held_from_the_reading_of_its_records_on(small, dltrain, monkeypatch):
     """Found by a hostile tester: the second of two `resume` rewrote config.yaml of the run that the first had completed."""
     from dltrain.run import experiment

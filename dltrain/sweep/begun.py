@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
@@ -16,6 +17,7 @@ from dltrain.config.saved import load_bounded
 from dltrain.errors import CheckpointProblem, FolderInUse, typed
 from dltrain.storage.files import clear_temporary, open_lock, unshare
 from dltrain.storage.folder_names import check_file, check_files
+from dltrain.storage.job_names import is_job_folder
 from dltrain.storage.lock import Lock, owner_of
 from dltrain.storage.sealing import complete, is_unsealed, length_before
 from dltrain.sweep import books
@@ -54,7 +56,15 @@ def locked(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()
         clear_temporary(folder)
+        clear_copies(folder)
         yield
+
+
+def clear_copies(folder: Path) -> None:
+    """Remove the half-copied jobs that a driver was taking over from other runs when it was killed."""
+    for path in folder.glob(".*.tmp"):
+        if is_job_folder(path.name[1 : -len(".tmp")]) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _locked_file(lock: Path, opened: ExitStack) -> TextIO:

@@ -328,6 +328,35 @@ def test_a_report_that_could_not_be_written_is_no_forgery(workdir, dltrain, monk
     assert findings_of(run.path)["per_class.csv"] == "it is missing"
 
 
+def test_rows_that_could_not_be_written_are_no_forgery(workdir, dltrain, monkeypatch, capsys):
+    """Found by a hostile tester: a degraded run had five findings."""
+    from dltrain.storage.growing_file import GrowingFile
+
+    write, rows = GrowingFile.write, []
+
+    def full(self: GrowingFile) -> None:
+        rows.extend([1] * (self.file.name == "metrics.csv"))
+        if self.file.name == "metrics.csv" and len(rows) > 1:
+            self._note(f"{self.file} could not be written (No space left on device)")
+        else:
+            write(self)
+
+    monkeypatch.setattr(GrowingFile, "write", full)
+    with pytest.raises(UserError):
+        dltrain("epochs=3", "model.hidden=[4]", "quiet=true", "name=full")
+    run = only_run(workdir, "full")
+    assert run.summary["status"] == "degraded" and run.summary["best_epoch"] > 1
+    capsys.readouterr()
+    assert dltrain("verify", run.path) == 0
+    assert "not checked  metrics.csv: it could not be written to its end" in capsys.readouterr().out
+    # the rows that are there, and the events beside them, are compared
+    file = run.path / "metrics.csv"
+    file.write_text(file.read_text().replace("\n1,", "\n1.5,"))
+    assert {"metrics.csv", "events.jsonl, step 21"} <= findings_of(run.path).keys()
+    rewrite(run.path / "summary.json", problems=[])
+    assert "summary.json, best" in findings_of(run.path)
+
+
 def test_a_matrix_that_no_run_wrote_is_refused_before_it_is_read(small):
     """190 MB of forged cells took a minute."""
     width = 60_000

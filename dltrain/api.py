@@ -329,11 +329,12 @@ class Run:
             from dltrain.commands.decided import of_own_data
             from dltrain.commands.evaluate import chosen_metrics, names_other_data, read, without_test
             from dltrain.commands.resume import warn_of_direction
+            from dltrain.config import saved
 
             metrics, texts = chosen_metrics(texts, self._words())
             whole = names_other_data(texts)
             config = read(self.path, self._words(), texts, metrics, whole)
-            originals = [self._saved(of_own_data(texts))[0]]
+            originals = [saved.read(self.path, self._words(), of_own_data(texts), instead=metrics)]
             door = self._door(config, texts)
             warn_of_direction(self.path, config)
             with torch_kept():

@@ -48,6 +48,9 @@ NO_RANK = "gap does not say which model is better: one that has learned nothing 
 # columns of metrics.csv that say how far a run is and at what rate; with the gradient's norm, those that are neither better nor worse
 PROGRESS = ("epoch", "step", "lr", "seconds", "images_per_second")
 NO_SCORES = (*PROGRESS, "grad_norm")
+# numbers of summary.json that are costs of a whole run: lower is better; the row of an evaluation has its own `seconds`
+TIMES = ("seconds", "peak_memory_bytes")
+COSTS = ("parameters", *TIMES)
 # end of the key by which the node of a metric states its direction
 STATED = "._direction_"
 

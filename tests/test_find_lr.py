@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from pathlib import Path
@@ -234,3 +235,23 @@ def test_lr_auto_says_that_it_searches_nothing_where_find_lr_is_refused(dltrain,
     for silent in (("lr=auto", "quiet=true"), ("lr=1",)):
         assert dltrain(*words, *silent) == 0
         assert "makes no search" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("best", "side", "options"),
+    [(1.0, "highest", "--from 1 --to 100"), (1e-4, "lowest", "--from 1e-07 --to 0.0001"), (0.01, "", "")],
+)
+def test_lr_auto_says_that_the_best_rate_is_an_end_of_its_range(
+    dltrain, monkeypatch, capsys, best, side, options
+):
+    """`find-lr` said so of the same trials, and `lr=auto` trained with lr 1 without a word."""
+
+    def losses(rates, *_, **__):
+        return ((rate, abs(math.log(rate / best))) for rate in rates)
+
+    monkeypatch.setattr("dltrain.run.tuning.losses_of", losses)
+    for words in (["lr=auto"], ["lr=auto", "quiet=true"]):
+        assert dltrain("dataset=iris", "model=linear", "epochs=1", *words) == 0
+        told = f"lr=auto: {best:g} is the {side} rate that it tries" in (err := capsys.readouterr().err)
+        assert told == (bool(side) and "quiet=true" not in words)
+        assert not told or options in err

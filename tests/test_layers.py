@@ -24,7 +24,7 @@ LAYERS = (
     ("loggers",),
     ("storage", "screen"),
     ("data", "models", "initializers", "optimizers", "schedules", "averaging", "batch_norm", "regularization", "augmentation",
-     "losses", "metrics", "sampling", "early_stopping", "direction", "seeding", "errors", "ranges", "devices",
+     "losses", "metrics", "sampling", "early_stopping", "defaults", "direction", "seeding", "errors", "ranges", "devices",
      "declare", "processors", "children", "strict_json", "text", "verbs", "weight_layers"),
 )  # fmt: skip
 
@@ -116,6 +116,7 @@ def test_parts_do_not_import_each_other():
     shared = {
         "batch_norm",
         "children",
+        "defaults",
         "direction",
         "declare",
         "devices",

@@ -17,6 +17,7 @@ from dltrain.storage.query import name_of, when
 from dltrain.storage.summary import UNRANKED
 from dltrain.text import counted
 
+OBJECTIVE = "objective"
 # what objectives must agree in to compare, with their direction
 KIND = (*SCORED_ON, "metric")
 
@@ -99,9 +100,10 @@ def best_of(rows: Sequence[listing.Row]) -> list[listing.Row]:
     return [row for row in scored if listing.rank_of(row.shown) == best]
 
 
-def differing(rows: Sequence[listing.Row]) -> dict[str, list[Any]]:
-    """Return the keys whose different values make the objectives incomparable, with the values of the rows that have them."""
-    values = {key: [row.value(key) for row in rows] for key in (*KIND, *computed_by(rows))}
+def differing(rows: Sequence[listing.Row], score: str = OBJECTIVE) -> dict[str, list[Any]]:
+    """Return the keys whose different values make a score incomparable, with the values of the rows that have them."""
+    kind = KIND if score == OBJECTIVE else SCORED_ON
+    values = {key: [row.value(key) for row in rows] for key in (*kind, *computed_by(rows, score))}
     found = {key: own for key, own in values.items() if len(set(map(text_of, own))) > 1}
     return found if "dataset" in found else {**found, **_own_keys(rows)}
 
@@ -122,13 +124,17 @@ def _own_keys(rows: Sequence[listing.Row]) -> dict[str, list[Any]]:
     return found
 
 
-def computed_by(rows: Sequence[listing.Row]) -> list[str]:
-    """Return the keys by which rows with the same metric on the same data compute it differently."""
+def computed_by(rows: Sequence[listing.Row], score: str = OBJECTIVE) -> list[str]:
+    """Return the keys by which rows with the same metric on the same data compute it, or another score, differently."""
     alike: dict[str, list[listing.Row]] = {}
+    kind = KIND if score == OBJECTIVE else SCORED_ON
     for row in rows:
-        alike.setdefault(repr([row.value(key) for key in KIND]), []).append(row)
+        alike.setdefault(repr([row.value(key) for key in kind]), []).append(row)
     found = (
-        changes(str(part[0].value("metric")), [row.shown.config for row in part]) for part in alike.values()
+        changes(
+            str(part[0].value("metric")) if score == OBJECTIVE else score, [row.shown.config for row in part]
+        )
+        for part in alike.values()
     )
     return list(dict.fromkeys(key for keys in found for key in keys))
 

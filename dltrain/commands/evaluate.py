@@ -13,14 +13,13 @@ from dltrain.commands.decided import check_decided, columns_of, of_own_data
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
 from dltrain.commands.train import say_what_is_read
 from dltrain.config import saved
-from dltrain.config.catalogue import Catalogue, leaves
+from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import compose, open_catalogue, open_hydra
 from dltrain.config.data_files import check_beside
 from dltrain.config.door import door_for_saved
 from dltrain.config.keys import DIVIDING, SPLITTING, check_division, check_used, keys_of
 from dltrain.config.schema import Config, DatasetKnobs
 from dltrain.config.validation import check_copies, plain_config
-from dltrain.config.values import check_value
 from dltrain.errors import DataProblem, UserError
 
 COMMON = frozenset(field.name for field in fields(DatasetKnobs))
@@ -62,7 +61,7 @@ def run(arguments: list[str]) -> int:
     instead, overrides = chosen_metrics(given, catalogue)
     whole = names_other_data(overrides)
     configs = [read(path, catalogue, overrides, instead, whole) for path in paths]
-    originals = [saved.read(path, catalogue, of_own_data(overrides)) for path in paths]
+    originals = [saved.read(path, catalogue, of_own_data(overrides), instead=instead) for path in paths]
     doors = [door_for_saved(config, catalogue, overrides) for config in configs]
     for path, config in zip(paths, configs, strict=True):
         warn_of_direction(path, config)
@@ -96,7 +95,7 @@ def read(
     check_used(overrides, path, repeat)
     config = saved.read(path, catalogue, overrides, instead=instead)
     if whole:
-        original = saved.read(path, catalogue, of_own_data(overrides))
+        original = saved.read(path, catalogue, of_own_data(overrides), instead=instead)
         # the images of a run without a size may be brought to that of its model
         pictures = ("image_size", "resize") if original.dataset.get("image_size") is not None else ()
         check_decided(path, config, overrides, catalogue, (*columns_of(config.dataset), *pictures))
@@ -113,18 +112,12 @@ def without_test(overrides: Iterable[str], config: Config) -> bool:
 
 
 def chosen_metrics(overrides: list[str], catalogue: Catalogue) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Return the nodes of `metrics=[…]` and their keys, composed like those of a run, and the other changes."""
+    """Return the nodes of `metrics=[…]`, composed like those of a run, with their default keys, and the other changes."""
     words = [text for text in overrides if text.startswith("metrics=")]
     if not words:
         return {}, overrides
-    own = [text for text in overrides if text.partition("=")[0].partition(".")[0] == "metrics"]
-    composition = compose(own, catalogue, open_hydra(catalogue))
-    nodes = plain_config(composition)["metrics"]
-    table = catalogue.params(composition.choices)
-    for key, value in leaves(nodes, "metrics."):
-        if key in table:
-            check_value(table[key], value)
-    return {"metrics": nodes}, [text for text in overrides if text not in own]
+    nodes = plain_config(compose(words, catalogue, open_hydra(catalogue)))["metrics"]
+    return {"metrics": nodes}, [text for text in overrides if text not in words]
 
 
 def names_other_data(overrides: list[str]) -> bool:

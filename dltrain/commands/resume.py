@@ -21,7 +21,7 @@ from dltrain.storage import manifest
 from dltrain.storage.folder_names import SWEEP_RECORD, check_files, is_run, runs_in
 from dltrain.storage.job_names import named_by_number
 from dltrain.storage.lock import Lock
-from dltrain.storage.sealing import complete
+from dltrain.storage.sealing import complete, length_before
 from dltrain.storage.shelves import check_not_shelved
 from dltrain.storage.summary import FINISHED, read_summary, texts
 from dltrain.text import say
@@ -54,7 +54,7 @@ def _resume(path: Path, overrides: list[str], strict: bool, catalogue: Catalogue
     """Continue a run whose folder is locked: its records stay as they are read here."""
     config, door = read_checked(path, overrides, catalogue)
     warn_of_direction(path, config)
-    begun, former_length = lengthened_before(path, config)
+    begun, former_length = length_before(path, {key: getattr(config, key) for key in LENGTH})
     lengthened = lengths([*begun, *overrides])
     if not lengthened and complete(path):
         say(f"{path} is finished; its {manifest.NAME}, which was missing, is written")
@@ -90,25 +90,6 @@ def lengths(overrides: Iterable[str]) -> list[str]:
     """
     last = {key: text for text in overrides if (key := text.partition("=")[0]) in LENGTH}
     return list(last.values())
-
-
-def lengthened_before(path: Path, config: Config) -> tuple[list[str], list[str]]:
-    """Return the length of a run and the one that its summary has, where a resume with more was killed before it wrote that.
-
-    It had removed the hashes: a run with hashes was not being lengthened.
-    """
-    summary = read_summary(path)
-    told, steps = summary.get("config"), summary.get("steps")
-    if summary["status"] != "completed" or os.path.lexists(path / manifest.NAME):
-        return [], []
-    if not isinstance(told, dict) or type(steps) is not int:
-        return [], []
-    now = {key: value for key in LENGTH if (value := getattr(config, key)) is not None}
-    then = {key: value for key in LENGTH if type(value := told.get(key)) in (int, float)}
-    # epochs in place of steps, or the other way round, compare once the data are known
-    if not then or (now.keys() == then.keys() and not any(now[key] > then[key] for key in now)):
-        return [], []
-    return [f"{key}={value}" for key, value in now.items()], [f"{key}={value}" for key, value in then.items()]
 
 
 def warn_of_direction(path: Path, config: Config) -> None:

@@ -22,15 +22,15 @@ from dltrain.commands.asked import (
     read_options,
     run_folder,
 )
+from dltrain.commands.columns import OBJECTIVE, differing
 from dltrain.commands.columns import columns_of as table_of
-from dltrain.commands.columns import differing
 from dltrain.commands.configurations import objective_of
 from dltrain.direction import NO_RANK
 from dltrain.errors import CheckpointProblem, UserError, typed
 from dltrain.screen.table import cell, is_colored, lines, one_line, styled, terminal_width, write
 from dltrain.storage import query
 from dltrain.storage.folder_names import OUTPUT, is_run
-from dltrain.storage.index import Index, no_garbage
+from dltrain.storage.index import Index, no_garbage, number_of
 from dltrain.storage.shelves import shelf_of
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def run(arguments: list[str]) -> int:
     )
     note(found.problem)
     kept = [*rest, *(option for option in ("--jobs", "--archived") if option in given)]
-    note(mixed(found.rows, kept) if found.sort == "objective" else "")
+    note(mixed(found.rows, kept, found.sort) if found.sort == OBJECTIVE or "/" in found.sort else "")
     if as_json:
         print_json(found.document())
     else:
@@ -229,20 +229,26 @@ def listed(
     return Listing(root, rows, matching, list(columns), name, index.problem, hint)
 
 
-def mixed(rows: Sequence[listing.Row], kept: Sequence[str]) -> str:
-    """Return why objectives do not compare, such as those of different metrics, and the filter that separates them; "" for one kind.
+def mixed(rows: Sequence[listing.Row], kept: Sequence[str], score: str) -> str:
+    """Return why objectives, or values of a score, do not compare, and the filter that separates them; "" for those of one kind.
 
     kept: the folder, conditions and options of the present command
     """
-    scored = [row for row in rows if objective_of(row.shown) is not None]
-    if len(scored) > 1 and all(row.value("metric") == "gap" for row in scored):
+    is_objective = score == OBJECTIVE
+    scored = [
+        row
+        for row in rows
+        if (objective_of(row.shown) if is_objective else number_of(row.value(score))) is not None
+    ]
+    if is_objective and len(scored) > 1 and all(row.value("metric") == "gap" for row in scored):
         return f"{NO_RANK}. By the loss: {typed('runs', *kept, '--sort', 'val/loss')}"
-    values = differing(scored)
+    values = differing(scored, score) if len(scored) > 1 else {}
     if not values:
         return ""
     alike = [f"{key}={cell(found[0])}" for key, found in values.items() if found[0] is not None]
-    only = typed("runs", *kept, *alike, "--sort", "objective")
-    return f"the objectives of these runs do not compare: they differ in {' and '.join(values)}. Those of one kind: {only}"
+    only = typed("runs", *kept, *alike, "--sort", score)
+    what = "objectives" if is_objective else f"values of {score}"
+    return f"the {what} of these runs do not compare: they differ in {' and '.join(values)}. Those of one kind: {only}"
 
 
 def unread(index: Index, keys: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from dltrain.config.catalogue import OVERLAYS, Catalogue, Word, leaves, written
 from dltrain.config.groups import group_of
 from dltrain.config.keys import ELSEWHERE, LENGTH, is_safe, keys_of
 from dltrain.errors import UserError, split_command
-from dltrain.storage.proposed import options_of
+from dltrain.storage.proposed import is_rerun, options_of
 
 # the source of a value whose default is null, and that nobody chose
 AUTOMATIC = "automatic"
@@ -36,6 +36,7 @@ class Sources:
         recipes: keys and groups that the recipes set; None where one of them, or the primary file, is not there any more
         primary: keys and groups that the primary file sets, and its name
         swept: those of `given` that the command of a sweep does not name: the sweep chose them for its job
+        others: who chose the keys where `recipes` is None
     """
 
     given: frozenset[str]
@@ -43,6 +44,7 @@ class Sources:
     primary: frozenset[str] = frozenset()
     file: str = ""
     swept: frozenset[str] = frozenset()
+    others: str = "recipe or file"
 
     @classmethod
     def of(
@@ -54,6 +56,8 @@ class Sources:
     ) -> Sources:
         """Return the sources of a run with these overrides and words, by group, that a command began."""
         given = frozenset(keys_of(overrides))
+        if is_rerun(command):
+            return cls(given, None, others="the run that was repeated")
         swept = given - keys_of_sweep(command, given)
         words = [(group, name) for group in OVERLAYS for name in chosen.get(group, ()) if name != "none"]
         if any(name not in catalogue.words.get(group, {}) for group, name in words):
@@ -77,7 +81,7 @@ class Sources:
         if _is_among(key, self.swept):
             return "sweep"
         if self.recipes is None:
-            return "recipe or file"
+            return self.others
         if _is_among(key, self.recipes):
             return "recipe"
         if _is_among(key, self.primary):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dltrain.config.groups import GROUPS, LIST_GROUPS
+from dltrain.defaults import DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS
 from dltrain.errors import UserError
 from dltrain.errors import typed as command
 from dltrain.screen.table import cell, typed
@@ -33,7 +34,7 @@ OF_TRAINING = ("evaluation.every_epochs", "evaluation.every_steps")
 SPLITTING = ("split_column", "group_column", "test_path", "split", "groups")
 # keys that divide the data of a run, or say which of them are samples of training
 DIVIDING = ("dataset.val_fraction", "dataset.test_fraction", "dataset.split_seed", "dataset.limit", "dataset.bootstrap",
-            "dataset.normalize", "dataset.class_weights", "dataset.not_missing",
+            "dataset.normalize", "dataset.layout", "dataset.class_weights", "dataset.not_missing",
             *(f"dataset.{key}" for key in SPLITTING if key != "test_path"))  # fmt: skip
 # keys that decide, beside the repetition, how the data are split
 SPLIT_BY = ("dataset.val_fraction", "dataset.test_fraction", "folds",
@@ -57,10 +58,14 @@ OF_PICTURES = ("image_size", "resize", "color", "full_scale")
 READING = ("delimiter", "decimal", "missing_words", "date_format", "inputs", "channels")
 # keys of datasets that leave the samples and the targets which are scored as they are
 SAME_SAMPLES = frozenset(f"dataset.{key}" for key in (
-    "limit", "bootstrap", "class_weights", "normalize", "target_scale", "features", "drop", "keep", "categorical", "dates", "image_size",
+    "limit", "bootstrap", "class_weights", "normalize", "layout", "target_scale", "features", "drop", "keep", "categorical", "dates", "image_size",
     "resize", "color", "full_scale", "channels", "cache", "download", "resident_share"))  # fmt: skip
 # the dataset of a run without samples, whose model is the function to minimize
 NO_SAMPLES = "none"
+# groups that change nothing of what is trained by themselves: what a recipe sets are keys, and the others observe
+OBSERVING = ("experiment", "metrics", "diagnostics")
+# how the names of the program's own functions begin
+OWN = "dltrain."
 # words that stand for no choice
 _SILENT = ("none", "[]", "default", "auto")
 
@@ -99,6 +104,31 @@ def text_of(value: object) -> str:
     ('100', '100', 'None')
     """
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration by dotted key with the numbers for which null stands in `batch_size` and `epochs`."""
+    found = dict(config)
+    if "batch_size" in found:
+        found["batch_size"] = found["batch_size"] or DEFAULT_BATCH_SIZE
+    if "epochs" in found and found.get("steps") is None:
+        found["epochs"] = found["epochs"] or DEFAULT_EPOCHS
+    return found
+
+
+def is_observing(key: str, config: Mapping[str, Any]) -> bool:
+    """Return whether a key chooses or describes a recipe, a metric or a diagnostic, which train nothing by themselves.
+
+    A metric that a part of the run follows, as early stopping does, decides which weights are kept.
+
+    >>> stopping = {"early_stopping.metric": "val/f1"}
+    >>> is_observing("metrics.f1.average", {}), is_observing("metrics.f1.average", stopping)
+    (True, False)
+    """
+    if not _is_below(key, OBSERVING):
+        return False
+    followed = {str(value).rpartition("/")[2] for name, value in config.items() if name.endswith(".metric")}
+    return not _is_below(key, [f"metrics.{name}" for name in followed])
 
 
 def is_safe(key: str) -> bool:
@@ -179,8 +209,8 @@ def differences(
         for key in differing
         if key not in (*words, *ELSEWHERE)
         and not is_safe(key)
-        and not key.rpartition(".")[2].startswith("_")
-        and (key in chosen or _differ_alike(configs, key))
+        and _is_choice(key, configs)
+        and (key in chosen or _differ_alike(configs, key, _of_one_value(keys, key)))
     ]
     names = {key: "lr" if key == "optimizer.lr" else key for key in (*words, *told) if not is_safe(key)}
     return [{name: cell(config.get(key)) for key, name in names.items()} for config in configs]
@@ -216,13 +246,31 @@ def _differ(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
     return any(config.get(key) != first for config in configs)
 
 
-def _differ_alike(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
-    """Return whether a key differs among the configurations that have it, and the same word of its group."""
+def _is_choice(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a key may be a choice: `_target_` and `_args_` are, but for the program's own, which versions may rename."""
+    last = key.rpartition(".")[2]
+    if last == "_target_":
+        return any(not str(config.get(key, OWN)).startswith(OWN) for config in configs)
+    return last == "_args_" or not last.startswith("_")
+
+
+def _of_one_value(keys: Iterable[str], key: str) -> list[str]:
+    """Return the keys of the same value as a key, where that is a dictionary whose entries are keys: `parameters.lr_scale.head`.
+
+    A configuration that has one of them has the value, without the entries that it lacks. None for keys of a group.
+    """
+    inner = [key[:i] for i, letter in enumerate(key) if letter == "."][1:]
+    return [other for other in keys if any(other == one or other.startswith(f"{one}.") for one in inner)]
+
+
+def _differ_alike(configs: Sequence[Mapping[str, Any]], key: str, beside: Sequence[str] = ()) -> bool:
+    """Return whether a key differs among the configurations that have it, or a key beside it, and the same word of its group."""
     group = key.partition(".")[0]
     values: dict[str, Any] = {}
     for config in configs:
-        if key in config:
+        if key in config or any(other in config for other in beside):
             word = "" if group in LIST_GROUPS else str(config.get(group))
-            if values.setdefault(word, config[key]) != config[key]:
+            value = config.get(key)
+            if values.setdefault(word, value) != value:
                 return True
     return False

@@ -149,8 +149,8 @@ def read(
 ) -> Config:
     """Return the configuration of a run folder, with `key=value` changes applied, checked like a new one.
 
-    `instead`: nodes by word for groups that take several, which replace those of the run. A repeated run (`again`) must
-    satisfy every present rule; a resumed or scored run may combine words that an earlier version allowed. Raises
+    `instead`: nodes by word for groups that take several, which replace those of the run; a word that the run has keeps its keys.
+    A repeated run (`again`) must satisfy every present rule; a resumed or scored run may combine words that an earlier version allowed. Raises
     CheckpointProblem when the folder holds no configuration, UserError for an invalid change.
     """
     file = run / "config.yaml"
@@ -168,7 +168,7 @@ def read(
     fill_newer_keys(content, catalogue)
     check_nodes(content, choices, file, catalogue)
     for group, nodes in (instead or {}).items():
-        content[group], choices[group] = copy.deepcopy(nodes), list(nodes)
+        content[group], choices[group] = _replaced(content.get(group), nodes), list(nodes)
     table = catalogue.params(choices)
     secrets = resolve(content)
     former = problems(content)
@@ -191,6 +191,12 @@ def read(
     check_values(content, choices, catalogue, secrets=secrets)
     check_together(content, choices, kept, catalogue.words["metrics"])
     return to_config(content, words_of(choices), secrets)
+
+
+def _replaced(own: Any, nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nodes of other words of a group, those of words that a run has with the keys of the run."""
+    known = own if isinstance(own, dict) else {}
+    return {name: copy.deepcopy(known.get(name, node)) for name, node in nodes.items()}
 
 
 def repeating(run: Path, catalogue: Catalogue) -> Callable[[str], Config]:

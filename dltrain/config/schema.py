@@ -16,9 +16,6 @@ Device = Literal[
     "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7",
 ]  # fmt: skip
 
-# where neither `epochs` nor `steps` is set
-DEFAULT_EPOCHS = 30
-DEFAULT_BATCH_SIZE = 64
 # values of keys that are missing from configurations saved before they existed
 CHECKPOINT_SINCE = {"background": False, "unsaved": "stop"}
 
@@ -168,11 +165,12 @@ class DatasetKnobs:
         val_fraction: share in val of the samples that are not in test
         test_fraction: share of the samples in test, for data without a test split
         split_seed: seed of splits and folds, which depend on no other
-        normalize: scale inputs by the training split: unit to mean 0 and variance 1, center to mean 0
+        normalize: scale each feature or channel by the training split: unit to mean 0 and variance 1, center to mean 0; see layout
         class_weights: weight each sample in the loss by 1 / frequency of its class; val/loss stays unweighted
         resident_share: share of the device's free memory that the data may take; larger data are streamed
         limit: number of training samples to use, of each class its share; unset, all
         bootstrap: draw the training split with replacement, by seed and fold; about 63 % of the samples are drawn (bagging)
+        layout: of samples with two axes: image (H, W) has one mean, sequence (steps, features) and channels (channels, steps) one each; auto, image
     """
 
     val_fraction: Fraction = 0.1
@@ -183,6 +181,7 @@ class DatasetKnobs:
     resident_share: Share = 0.5
     limit: Count | None = None
     bootstrap: bool = False
+    layout: Literal["auto", "image", "sequence", "channels"] = "auto"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,8 @@ from dltrain.text import counted
 CURE = "take broken images out of the folder, or replace them"
 # files whose sizes are looked at before all are decoded
 LOOKED_AT = 64
+# folders inside each other, and ways to one folder by links: a small archive may hold links by which the ways double at each level
+MAX_NESTED, MAX_WAYS = 100, 100
 # names of folders and files that systems leave beside the user's
 _LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin"})
 
@@ -66,6 +69,7 @@ class Found:
     folders: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     hidden: int = 0
+    _ways: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     @classmethod
     def below(cls, folder: str | Path) -> Found:
@@ -81,6 +85,7 @@ class Found:
         # a link to a folder above would have no end
         if (own := identity(folder)) in entered:
             return
+        self._check_ways(folder, prefix, own)
         entered = entered | {own}
         with os.scandir(folder) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
@@ -98,6 +103,19 @@ class Found:
         for entry in folders:
             self.folders.append(prefix + entry.name)
             self._enter(entry.path, f"{prefix}{entry.name}/", entered)
+
+    def _check_ways(self, folder: str, prefix: str, own: tuple[int, int]) -> None:
+        """Raise DataError for folders that are nested too deep, or reached by too many links."""
+        top = folder[: len(folder) - len(prefix)] or folder
+        if prefix.count("/") > MAX_NESTED:
+            raise DataError(
+                f"{top} has folders inside each other that are more than {MAX_NESTED} deep, below {prefix[:40]}; move the images up"
+            )
+        self._ways[own] += 1
+        if self._ways[own] > MAX_WAYS:
+            raise DataError(
+                f"{folder} is reached in more than {MAX_WAYS} ways by links; remove them: find {shlex.quote(top)} -type l"
+            )
 
     def unused(self) -> list[str]:
         """Return what is not used, as parts of a line."""

@@ -14,7 +14,7 @@ BYTE = 255.0  # uint8 images are read as fractions of full brightness, so that s
 
 
 class Normalizer:
-    """Compute `(x - mean) / std`, x the raw value (bytes divided by 255). mean and std: (C, 1, 1) or (F,).
+    """Compute `(x - mean) / std`, x the raw value (bytes divided by 255). mean and std: (C, 1, 1), (C, 1) or (F,).
 
     average: mean of the raw training inputs, where `mean` is not
     """
@@ -49,15 +49,17 @@ class Normalizer:
 
 
 def normalizer(
-    inputs: Tensor | Iterable[Tensor], mode: str, dtype: torch.dtype = torch.float32
+    inputs: Tensor | Iterable[Tensor], mode: str, dtype: torch.dtype = torch.float32, last: bool = False
 ) -> Normalizer:
-    """Compute the statistics of training inputs (N, C, H, W) or (N, F) for `mode` (L3, L4).
+    """Compute the statistics of training inputs (N, C, …) or (N, F), with `last` (N, T, F), for `mode` (L3, L4).
 
     `unit`: mean 0 and variance 1 per channel or feature (constant ones are only centered); `center`: mean 0; `none`:
     unchanged, bytes divided by 255. Images of bytes may also come in parts, so that not all are in memory.
     """
     if mode not in ("unit", "center", "none"):
         raise ValueError(f"dataset.normalize is {mode!r}; it must be unit, center or none")
+    if last and isinstance(inputs, Tensor):
+        inputs = inputs.flatten(0, -2)
     mean, std = moments(inputs, checked=mode != "none")
     average = None
     if mode == "none":

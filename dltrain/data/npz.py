@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, nearest, some
-from dltrain.data.exact import check_precision, quantities
+from dltrain.data.exact import check_precision, quantities, real_numbers
 from dltrain.data.packed import most_unpacked
 from dltrain.data.pixels import colors_are_last, colors_are_unclear
 from dltrain.data.raw import RawData
@@ -53,7 +53,8 @@ def npz(
 
     Args:
         path: the .npz file
-        inputs: name of the array of inputs: a table (N, F), or images (N, H, W), (N, C, H, W) or (N, H, W, C)
+        inputs: name of the array of inputs: a table (N, F), images (N, H, W), (N, C, H, W) or (N, H, W, C), or with dataset.layout
+            sequences (N, T, F) or channels (N, C, T)
         targets: name of the array of targets: classes (N,) or (N, 1), or quantities (N,) or (N, K)
         split: name of an array (N,) with 0 for train, 1 for val, 2 for test
         groups: name of an array (N,); samples with equal values stay in one split
@@ -148,19 +149,17 @@ def _check_lengths(path: str, arrays: dict[str, Array]) -> None:
 
 
 def as_inputs(array: Array, channels: str, known: Sequence[int] | None = None) -> Tensor:
-    """Return a table (N, F) as floats, or images (N, C, H, W) as bytes or floats. Raises DataError for other shapes.
+    """Return a table (N, F) as floats, samples (N, A, B) as they are, or images (N, C, H, W) as bytes or floats. Raises DataError for other shapes.
 
     known: the shape of a sample in the training of a run
     """
-    if array.dtype.kind not in "fiub" or array.ndim not in (2, 3, 4):
+    array = real_numbers(array)
+    if array.ndim not in (2, 3, 4):
         raise DataError(
-            f"the inputs have shape {array.shape} and kind {array.dtype}; they must be numbers of shape (N, F), "
-            "(N, H, W), (N, C, H, W) or (N, H, W, C)"
+            f"the inputs have shape {array.shape}; they must be numbers of shape (N, F), (N, H, W), (N, C, H, W) or (N, H, W, C)"
         )
     check_precision(array)
     tensor = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
-    if tensor.ndim == 3:
-        return tensor[:, None]
     if tensor.ndim == 4 and _are_last(array.shape[1:], channels, known):
         return tensor.permute(0, 3, 1, 2).contiguous()
     # bytes of a table are plain numbers and not divided by 255

@@ -16,8 +16,9 @@ from dltrain.data.class_counts import check_bootstrapped, check_weighted, class_
 from dltrain.data.contract import Contract
 from dltrain.data.equal_samples import copies_note
 from dltrain.data.errors import DataError
+from dltrain.data.layout import arranged, known_axes
 from dltrain.data.normalization import Normalizer, normalizer
-from dltrain.data.raw import TEST, TRAIN, VAL, Encoder, Places, RawData, Reader, class_numbers
+from dltrain.data.raw import TEST, TRAIN, VAL, Encoder, Layout, Places, RawData, Reader, class_numbers
 from dltrain.data.spec import DataSpec
 from dltrain.data.split_names import SPLIT_NAMES, SplitName
 from dltrain.data.splits import bootstrapped, hashed_order, rare_classes, split, stratified_sample
@@ -95,12 +96,13 @@ def prepare(
     worker_timeout: float = 60.0,
     limit: int | None = None,
     bootstrap: int | None = None,
+    layout: Layout = "auto",
     dtype: torch.dtype = torch.float32,
     statistics: Mapping[str, Tensor] | None = None,
     contract: Contract | None = None,
     without_val: str = "dataset.val_fraction=0",
 ) -> Splits:
-    """Split, normalize and place the data; `split` and `normalizer` state the rules.
+    """Split, normalize and place the data; `split`, `arranged` and `normalizer` state the rules.
 
     The samples are kept on the device when they take at most `resident_share` of its free memory, else they are streamed
     through `workers` processes. `statistics` are those of an earlier run (`Splits.statistics`), used instead of new ones;
@@ -112,6 +114,7 @@ def prepare(
     raw = _checked(raw)
     if raw.task == "objective":
         return _objective(raw, device, dtype)
+    raw = arranged(raw, layout, known_axes(contract, statistics))
     if contract is not None:
         raw = contract.hold(raw)
     marks = split(
@@ -258,15 +261,16 @@ def _normalizer(
     if isinstance(samples, Tensor):
         in_parts = samples.dtype == torch.uint8 and samples.ndim == 4
         parts = (samples[chosen] for chosen in train.split(_COPIED_AT_ONCE))
-        return normalizer(parts if in_parts else samples[train], mode, dtype)
+        return normalizer(parts if in_parts else samples[train], mode, dtype, raw.layout == "sequence")
     chosen = train[torch.from_numpy(hashed_order(len(train), split_seed))[:_STATISTICS_SAMPLES]]
     return normalizer(in_threads(samples.read, chosen.sort().values), mode, dtype)
 
 
 def _check_statistics(statistics: Mapping[str, Tensor], sample: tuple[int, ...]) -> None:
     """Raise DataError where the mean and std of an earlier run have another shape than these samples."""
-    shape = (sample[0], *(1 for _ in sample[1:]))
-    if any(name not in statistics or statistics[name].shape != shape for name in ("mean", "std")):
+    shapes = {(sample[0], *(1 for _ in sample[1:]))} | ({sample[1:]} if len(sample) == 2 else set())
+    found = [tuple(statistics[name].shape) if name in statistics else None for name in ("mean", "std")]
+    if found[0] != found[1] or found[0] not in shapes:
         raise DataError(
             f"samples of shape {sample} are not what normalization.safetensors of the run has mean and std of; "
             "put the data of the run back"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from dltrain.data.nested import contents
 from dltrain.text import say
 
 # seconds until the first line, between two on a terminal, and between two elsewhere
@@ -32,12 +33,7 @@ def say_reading(paths: Iterable[str]) -> None:
 def _is_large(path: str) -> bool:
     if not os.path.isdir(path):
         return os.path.isfile(path) and os.path.getsize(path) > _LARGE
-    found = 0
-    for _, folders, files in os.walk(path):
-        found += len(folders) + len(files)
-        if found > _MANY:
-            return True
-    return False
+    return any(number > _MANY for number, _ in enumerate(contents(path), start=1))
 
 
 @contextmanager

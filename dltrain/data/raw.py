@@ -34,6 +34,10 @@ SPLIT_WORDS = {
 }  # fmt: skip
 
 
+# what samples (A, B) are: a gray image (H, W), a sequence (steps, features), or channels (channels, steps)
+Layout = Literal["auto", "image", "sequence", "channels"]
+
+
 class Reader(Protocol):
     """Samples that are read when they are needed, such as image files. It is pickled to the worker processes.
 
@@ -103,8 +107,8 @@ class RawData:
     """A dataset before splitting and normalization.
 
     Args:
-        inputs: images as uint8 (N, C, H, W), or as floats (N, C, H, W) in [0, 1]; tables as floats (N, F); a `Reader`; or
-            an `Encoder`
+        inputs: images as uint8 (N, C, H, W), or as floats (N, C, H, W) in [0, 1]; tables as floats (N, F); samples of two axes
+            (N, A, B), see `layout`; a `Reader`; or an `Encoder`
         targets: int64 classes (N,) from 0, or floats (N,) or (N, K)
         split: int8 (N,) with 0 for train, 1 for val, 2 for test, where the dataset defines splits
         groups: int64 (N,); samples of one group stay in one split
@@ -118,6 +122,8 @@ class RawData:
         files: digest of the names and sizes of the files that the samples are read from, where these are many
         unused: keys of the dataset that change nothing for these data, with the reason as the end of a sentence
         full_scale: value that is white in images of 16 bits
+        layout: what samples (N, A, B) are, where `dataset.layout` is auto: `image` (H, W), `sequence` (steps, features) or
+            `channels` (channels, steps); auto takes them as gray images, and says so
         resize: how images of another size are brought to the shape (`dltrain.data.pixels.Resize`); empty: they are refused
     """
 
@@ -136,6 +142,7 @@ class RawData:
     left_out: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
+    layout: Layout = "auto"
     resize: str = ""
     full_scale: int = WHITE
     files: str = ""

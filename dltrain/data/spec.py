@@ -38,8 +38,8 @@ class DataSpec:
 
     Args:
         num_classes: number of model outputs: classes, or target columns of a regression
-        mean: mean of the inputs, (C, 1, 1) for images and (F,) for tables; normalized inputs are `(x - mean) / std`, so
-            that a raw value of 0 becomes `-mean / std`
+        mean: mean of the inputs, (C, 1, 1) for images, (F,) for tables and sequences (T, F), (C, 1) for channels (C, T); normalized
+            inputs are `(x - mean) / std`, so that a raw value of 0 becomes `-mean / std`
         std: standard deviation of the inputs, of the same shape
         sizes: number of samples in train, val and test
         class_counts: number of training samples of each class, before a bootstrap sample is drawn of them; empty for a regression

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from dltrain.data.errors import DataError
-from dltrain.data.exact import check_precision, plain_array, quantities
+from dltrain.data.exact import check_precision, plain_array, quantities, real_numbers, real_tensor, unboxed
 from dltrain.data.pixels import colors_are_last, colors_are_unclear
 from dltrain.data.raw import TEST, TRAIN, VAL, RawData, given_splits
 
@@ -42,7 +42,7 @@ def as_raw(found: Any) -> RawData:
     if isinstance(found, tuple) and len(found) == 2 and all(hasattr(part, "__array__") for part in found):
         values = found[0] if isinstance(found[0], Tensor) else plain_array(found[0])
         layout = _layout(values[0]) if values.ndim and len(values) else ()
-        return _raw(_array(_colors_first(values)), plain_array(found[1]), (), layout)
+        return _raw(_array(_colors_first(values)), _targets(found[1]), (), layout)
     raise DataError(
         f"the dataset is {_described(found)}; it must be a dltrain.data.raw.RawData, a torch Dataset with a length, a tuple of "
         "them (train, test) or (train, val, test), or a pair of arrays (inputs, targets)"
@@ -89,8 +89,10 @@ def _samples(dataset: Dataset[Any]) -> tuple[Tensor, Any]:
             raise DataError(
                 f"the TensorDataset has {len(dataset.tensors)} tensors; it must have two, inputs and targets"
             )
-        return _array(dataset.tensors[0]), dataset.tensors[1].cpu().numpy()
+        return _array(dataset.tensors[0]), _targets(dataset.tensors[1])
     size = len(dataset)
+    if not size:
+        raise DataError(f"{type(dataset).__name__} holds no sample")
     _refuse_random(dataset, size)
     pairs = [_pair(dataset, i) for i in range(size)]
     inputs = [_input(value) for value, _ in pairs]
@@ -100,7 +102,7 @@ def _samples(dataset: Dataset[Any]) -> tuple[Tensor, Any]:
                 f"sample {i} has shape {tuple(value.shape)} and sample 0 {tuple(inputs[0].shape)}; all must have one shape. "
                 "Resize them in the dataset"
             )
-    return _array(torch.stack(inputs)), np.array([np.asarray(target) for _, target in pairs])
+    return _array(torch.stack(inputs)), _stacked([_targets(target) for _, target in pairs])
 
 
 def _pair(dataset: Dataset[Any], i: int) -> tuple[Any, Any]:
@@ -126,12 +128,15 @@ def _refuse_random(dataset: Dataset[Any], size: int) -> None:
 def _input(value: Any) -> Tensor:
     """Return one sample as a tensor: images as (C, H, W), uint8 or floats in [0, 1]."""
     if isinstance(value, Tensor):
-        return _numbers(value)
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
+        return _numbers(real_tensor(value))
+    try:
+        array = real_numbers(value)
+    except DataError:
+        raise
+    except (TypeError, ValueError) as error:
         raise DataError(
             f"an input of the dataset is {_described(value)}; it must be a tensor, an array of numbers or a PIL image"
-        )
+        ) from error
     picture = hasattr(value, "getbands")
     if picture and array.ndim == 2:
         array = array[:, :, None]
@@ -143,7 +148,7 @@ def _input(value: Any) -> Tensor:
 
 def _numbers(tensor: Tensor) -> Tensor:
     """Return a sample as floats, vectors in float64 until their precision is checked; bytes of images stay."""
-    if tensor.dtype == torch.uint8 and tensor.ndim == 3:
+    if tensor.dtype == torch.uint8 and tensor.ndim in (2, 3):
         return tensor
     return tensor.double() if tensor.ndim == 1 else tensor.float()
 
@@ -178,11 +183,37 @@ def _layout(value: Any) -> tuple[str, ...]:
 
 
 def _array(values: Any) -> Tensor:
-    """Return inputs (N, ...): bytes of images stay, all other numbers become float32."""
-    tensor = values.cpu() if isinstance(values, Tensor) else torch.from_numpy(_writable(plain_array(values)))
+    """Return inputs (N, ...): bytes of images, also gray ones (N, H, W), stay, all other numbers become float32."""
+    if isinstance(values, Tensor):
+        tensor = real_tensor(values)
+    else:
+        tensor = torch.from_numpy(_writable(real_numbers(values)))
+    if tensor.ndim == 1:
+        raise DataError(
+            f"the inputs have shape {tuple(tensor.shape)}; a single feature has shape (N, 1): x[:, None]"
+        )
     if tensor.dtype in (torch.float64, torch.int64):
         check_precision(tensor.numpy())
-    return tensor if tensor.dtype == torch.uint8 and tensor.ndim == 4 else tensor.float()
+    return tensor if tensor.dtype == torch.uint8 and tensor.ndim in (3, 4) else tensor.float()
+
+
+def _targets(values: Any) -> Any:
+    """Return targets as an array: whole numbers, floats or texts."""
+    if isinstance(values, Tensor):
+        tensor = real_tensor(values, "the targets")
+        # numpy lacks it
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return unboxed(plain_array(values), "the targets")
+
+
+def _stacked(targets: list[Any]) -> Any:
+    """Return the targets of all samples as one array. Raises DataError where their shapes differ."""
+    for i, target in enumerate(targets):
+        if target.shape != targets[0].shape:
+            raise DataError(
+                f"the target of sample {i} has shape {target.shape} and that of sample 0 {targets[0].shape}; all must have one shape"
+            )
+    return np.array(targets)
 
 
 def _writable(array: Any) -> Any:
@@ -191,6 +222,8 @@ def _writable(array: Any) -> Any:
 
 
 def _raw(inputs: Tensor, targets: Any, names: Sequence[str], layout: tuple[str, ...]) -> RawData:
+    if not len(targets):
+        raise DataError("the dataset holds no sample")
     kind = targets.dtype.kind
     if kind == "f":
         return RawData(

@@ -13,6 +13,7 @@ from dltrain.text import counted
 # the arguments of `prepare` that are keys of every dataset
 COMMON_KEYS = (
     "val_fraction", "test_fraction", "split_seed", "normalize", "class_weights", "resident_share", "limit", "bootstrap",
+    "layout",
 )  # fmt: skip
 # keys that name the groups of the samples
 _GROUPS = ("group_column", "groups")

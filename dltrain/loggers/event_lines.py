@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dltrain.loggers.events import Result, RunInfo
-from dltrain.storage.event_log import ENDED, EventLog
+from dltrain.storage.event_log import ENDED, EVALUATED, EventLog, split_row
 
 # of the description of a run; the whole configuration is in config.yaml
 _FACTS = (
@@ -34,10 +34,10 @@ class EventLines:
         self.log.write()
 
     def step_logged(self, row: Mapping[str, float]) -> None:
-        self.log.add("step_logged", *_split(row))
+        self.log.add("step_logged", *split_row(row))
 
     def evaluated(self, row: Mapping[str, float]) -> None:
-        self.log.add("evaluated", *_split(row))
+        self.log.add(EVALUATED, *split_row(row))
         self.log.write()
 
 
@@ -45,8 +45,3 @@ def end_events(log: EventLog, result: Result, status: str) -> None:
     """Add the end of a run, with what came out."""
     log.add(ENDED, result.steps, result.flat() | {"status": status})
     log.write()
-
-
-def _split(row: Mapping[str, float]) -> tuple[int, dict[str, float]]:
-    """Return the step of a row and its other values."""
-    return int(row["step"]), {name: value for name, value in row.items() if name != "step"}

@@ -14,7 +14,7 @@ from dltrain.errors import typed
 from dltrain.report.guess import compared_score, loss_beside, margin_of, mode_of
 from dltrain.report.record import Record, Row, number_in
 from dltrain.screen.numbers import number
-from dltrain.storage.proposed import beyond_record, name_option
+from dltrain.storage.proposed import beyond_record, is_rerun, name_option
 from dltrain.storage.summary import FINISHED, column_of, texts
 
 Kind = Literal["bad", "warn", "note", "good"]
@@ -169,8 +169,7 @@ def row_before(record: Record, row: Row) -> Row:
 
 def training_only(record: Record) -> str:
     """Return what, beside the model, raises the training loss above that of validation; "" where a run has nothing."""
-    config = record.summary.get("config")
-    config = config if isinstance(config, dict) else {}
+    config = config_of(record)
     found = [
         f"its {group} ({', '.join(names)})"
         for group in ("augmentation", "regularization", "sampler")
@@ -181,6 +180,12 @@ def training_only(record: Record) -> str:
     told = f"{' and '.join(found)} act{'s' * (len(found) == 1)} in training only, or " if found else ""
     averages = words_in(config, "averaging")
     return told + (f"its averaging ({averages[0]}) acts in validation only, or " if averages else "")
+
+
+def config_of(record: Record) -> dict[str, object]:
+    """Return the configuration of a run by dotted key; empty where its summary has none."""
+    config = record.summary.get("config")
+    return config if isinstance(config, dict) else {}
 
 
 def words_in(config: Mapping[str, object], group: str) -> list[str]:
@@ -312,14 +317,20 @@ def command_of(record: Record) -> str:
 
 
 def proposed(record: Record, *words: str) -> str:
-    """Return a command of words and overrides of a run; "" where its record holds what only the user may say."""
+    """Return a command of words and overrides of a run; "" where its record holds what only the user may say.
+
+    None for a repeated run either, whose overrides are changes of another one.
+    """
     command = command_of(record)
-    return "" if beyond_record(overrides(record), command) else typed(*words, *name_option(command))
+    told = not is_rerun(command) and not beyond_record(overrides(record), command)
+    return typed(*words, *name_option(command)) if told else ""
 
 
 def clipped(record: Record) -> str:
     """Return the command of a run with gradient clipping; none for one that has other regularization."""
-    if without(record, "regularization") != overrides(record):
+    if without(record, "regularization") != overrides(record) or words_in(
+        config_of(record), "regularization"
+    ):
         return ""
     change = "regularization=[gradient_clipping]"
     return proposed(record, *overrides(record), change) or typed("rerun", record.path, change)

@@ -26,6 +26,7 @@ from dltrain.config.door import Door, in_own_code
 from dltrain.config.groups import BY_NAME
 from dltrain.config.schema import Config, Node
 from dltrain.data.contract import Contract, target_names
+from dltrain.data.layout import layout_line
 from dltrain.data.prepare import Splits
 from dltrain.data.spec import Batch, DataSpec
 from dltrain.direction import resolved_modes
@@ -363,6 +364,7 @@ def check_outputs(
         raise UserError(
             f"model={config.words['model']} and loss={config.words['loss']} do not fit dataset={config.words['dataset']} "
             f"(samples of shape {splits.spec.input_shape}, {splits.spec.num_classes} outputs, {splits.spec.task}):\n{first}"
+            f"{layout_line(splits.spec.notes)}"
         ) from error
     finally:
         model.train(was_training)

@@ -132,7 +132,8 @@ def samples_of(path: Path, made: Predictor, deployed: Deployed) -> tuple[list[An
             for first, second in zip(inputs, more, strict=True)
         ]
         return both, outputs_of(made, torch.from_numpy(encoded)), about
-    samples = tensors_of(raw, chosen)
+    # of gray images without the axis of the colors
+    samples = tensors_of(raw, chosen).reshape(len(chosen), *contract.input_shape)
     if not deployed.takes_bytes:
         samples = samples.float()
     return [samples], outputs_of(made, samples), about

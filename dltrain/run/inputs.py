@@ -18,7 +18,7 @@ from torch import Tensor
 from dltrain.config.schema import Node
 from dltrain.data.contract import Contract
 from dltrain.data.errors import DataError, some
-from dltrain.data.exact import plain_array
+from dltrain.data.exact import plain_array, real_numbers, real_tensor
 from dltrain.data.image_files import Found
 from dltrain.data.npz import as_inputs, read_array
 from dltrain.data.pixels import ENDINGS
@@ -288,7 +288,9 @@ def array_of(
         raise DataError(f"{type(data).__name__} is no array, and its data have no column names: {takes}")
     try:
         found = (
-            data.detach().cpu() if isinstance(data, Tensor) else torch.from_numpy(plain_array(data).copy())
+            real_tensor(data, f"the values of {name}")
+            if isinstance(data, Tensor)
+            else torch.from_numpy(real_numbers(data, f"the values of {name}").copy())
         )
     except DataError:
         raise

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from dltrain.batch_norm import batch_norms, leaves_one, micro_batches, samples_needed, smallest_piece
-from dltrain.config.schema import DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS, Config
+from dltrain.config.schema import Config
 from dltrain.data.prepare import Splits, free_memory
+from dltrain.defaults import DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS
 from dltrain.errors import ResourceProblem, UserError
 from dltrain.run.machine import choose_precision
 from dltrain.screen.numbers import in_bytes

@@ -22,7 +22,7 @@ from dltrain.run.weights import say_of_code
 from dltrain.storage.checkpoint import Checkpoint
 from dltrain.storage.folder_names import METRICS
 from dltrain.storage.run_folder import RunFolder
-from dltrain.storage.summary import read_rows
+from dltrain.storage.summary import read_rows, read_summary, texts
 from dltrain.text import say
 from dltrain.training.parts import Plan
 from dltrain.training.trainer import Trainer
@@ -39,6 +39,7 @@ def restore(trainer: Trainer) -> None:
     if checkpoint is not None:
         say_of_code(trainer.folder.path)
         check_same_run(trainer.folder, checkpoint.manifest)
+        check_planned(trainer.folder.path, int(checkpoint.manifest["step"]), trainer.plan)
         load(trainer, checkpoint)
         trainer.folder.check_rows(checkpoint.manifest)
     trainer.folder.rewind_rows(trainer.step)
@@ -58,6 +59,21 @@ def check_same_run(folder: RunFolder, manifest: Mapping[str, object]) -> None:
             f"again: {typed('rerun', folder.path)}"
         )
     warn_of_other_machine(manifest, folder.facts)
+
+
+def check_planned(path: Path, step: int, plan: Plan) -> None:
+    """Raise CheckpointProblem for a checkpoint beyond the planned end: no uninterrupted run of the configuration has its steps.
+
+    A job of a sweep has one where `resume` with more epochs was stopped, since the sweep plans its own number.
+    """
+    if step <= plan.total_steps:
+        return
+    longer = texts(read_summary(path).get("longer")) or [f"epochs={math.ceil(step / plan.steps_per_epoch)}"]
+    # on one line, as a sweep shows the first line of a failure
+    raise CheckpointProblem(
+        f"{path} has trained {step} steps, and its configuration plans {plan.total_steps}; a `resume` with more was stopped. "
+        f"To complete that: {typed('resume', path, *longer)}"
+    )
 
 
 def load(trainer: Trainer, checkpoint: Checkpoint) -> None:

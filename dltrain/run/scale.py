@@ -28,13 +28,15 @@ class Scale:
     def __init__(self, std: Tensor, of_columns: bool = False) -> None:
         self.knows_spread = bool((std != 1).any()) and not of_columns
         self.samples, self.distance, self.moments = 0, 0.0, torch.zeros(3, len(std), dtype=torch.float64)
+        self.axes = std.ndim
 
     def add(self, inputs: Tensor) -> None:
-        """Add normalized inputs (B, C, …) or (B, F)."""
+        """Add normalized inputs (B, C, …), (B, F) or (B, T, F)."""
         self.samples += len(inputs)
         self.distance += float(inputs.abs().mean()) * len(inputs)
         if self.knows_spread:
-            # without a copy of the inputs
+            # without a copy of the inputs; of sequences the features are last
+            inputs = inputs if inputs.ndim == self.axes + 1 else inputs.flatten(0, -2)
             found = torch.var_mean(inputs.float(), (0, *range(2, inputs.ndim)), correction=0)
             variance, mean = (value.cpu().double() for value in found)
             count = inputs.numel() / inputs.shape[1]

@@ -26,7 +26,7 @@ from dltrain.config.door import Door
 from dltrain.config.groups import GROUPS
 from dltrain.config.keys import LENGTH, REPLICATES, is_safe
 from dltrain.config.repeated import compared
-from dltrain.config.schema import Config
+from dltrain.config.schema import DEFAULT_EPOCHS, Config
 from dltrain.data.contract import Contract
 from dltrain.data.prepare import fingerprint_of
 from dltrain.data.synthetic import none
@@ -39,7 +39,7 @@ from dltrain.report.record import read_targets
 from dltrain.run.data import build_data
 from dltrain.storage import checkpoint, manifest
 from dltrain.storage.event_log import EVENTS, SAVED, read_events
-from dltrain.storage.folder_names import SWEEP_RECORD, check_files
+from dltrain.storage.folder_names import METRICS, SWEEP_RECORD, check_files
 from dltrain.storage.run_folder import read_contract, read_statistics
 from dltrain.storage.summary import (
     ENDED,
@@ -133,6 +133,11 @@ class Records:
         problems = map(str, said) if isinstance(said, list) else ()
         beginnings = (f"{name} could not be written (", f"/{name} could not be written (")
         return any(beginning in f" {problem}" for problem in problems for beginning in beginnings)
+
+    def is_lost(self, step: float) -> bool:
+        """Return whether a step comes after the last row of a metrics.csv that could not be written to its end."""
+        last = self.rows[-1]["step"] if self.rows else 0
+        return step > last and self.is_unwritten(METRICS)
 
     @property
     def rule(self) -> Best:
@@ -304,11 +309,13 @@ def table(records: Records, verdict: Verdict) -> Iterator[Finding]:
             per_epoch.add(round(step / epoch, 6))
     if len(per_epoch) > 1:
         yield Finding("metrics.csv", f"epochs of {sorted(per_epoch)[:2]} steps", "epochs of equal length")
+    if records.is_lost(math.inf):
+        verdict.open.append(f"{METRICS}: it could not be written to its end")
     bests = [(found, found.manifest["best"]) for found in records.checkpoints]
     by_step = rows_of(rows, {best["step"] for _, best in bests if best})
     for found, best in bests:
         where = records.name(found.folder)
-        if best and not is_row(by_step.get(best["step"], {}), best):
+        if best and not records.is_lost(best["step"]) and not is_row(by_step.get(best["step"], {}), best):
             yield Finding(
                 f"metrics.csv, step {best['step']:.0f}", "another row, or none", f"the best row of {where}"
             )
@@ -339,7 +346,7 @@ def events(records: Records, verdict: Verdict) -> Iterator[Finding]:
         return
     if records.summary["status"] in FINISHED and not records.is_unwritten(EVENTS):
         yield from _values(end, _scores(records.summary), "summary.json")
-    kept = array("q", map(int, steps))
+    kept, told = array("q", map(int, steps)), array("q", (k for k in told if not records.is_lost(k)))
     # the first rows of a run of an earlier version that was resumed have no events
     if records.is_unwritten(EVENTS):
         verdict.open.append(f"{EVENTS}: it could not be written to its end")
@@ -385,10 +392,14 @@ def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
                 f"a value in a run that is {said['status']}"[:80],
                 "none before it has finished",
             )
-    if best and not is_row(rows_of(rows, {best["step"]}).get(best["step"], {}), best):
+    if best and records.is_lost(best["step"]):
+        verdict.open.append(f"{where}, best: its row could not be written to {METRICS}")
+    elif best and not is_row(rows_of(rows, {best["step"]}).get(best["step"], {}), best):
         yield Finding(f"{where}, best", "a row that metrics.csv does not have", "its best row")
-    if best and said.get("objective") is not None and records.rule_is_known:
+    is_comparable = best and said.get("objective") is not None and records.rule_is_known
+    if is_comparable and not records.is_lost(best["step"]):
         yield from _objective(said, rows, best, records.rule)
+    yield from _length(records)
     newest = records.checkpoints[-1:]
     if said["status"] in FINISHED and newest and said["steps"] != newest[0].manifest["step"]:
         yield Finding(
@@ -400,6 +411,20 @@ def summary(records: Records, verdict: Verdict) -> Iterator[Finding]:
             yield Finding(
                 f"{where}, best_epoch", str(said["best_epoch"]), f"{wanted:g}, that of its best row"
             )
+
+
+def _length(records: Records) -> Iterator[Finding]:
+    """Check that the run trained no further than its configuration plans."""
+    config = records.config
+    if not isinstance(config, Config):
+        return
+    key, planned = ("steps", config.steps) if config.steps else ("epochs", config.epochs or DEFAULT_EPOCHS)
+    found = {f"summary.json, {key}": records.summary.get(key) or 0}
+    if records.rows:
+        found[f"metrics.csv, {key}"] = records.rows[-1].get(key[:-1], 0)
+    for where, number in found.items():
+        if number > planned * (1 + 1e-9):
+            yield Finding(where, f"{number:g}", f"at most {planned}, as in config.yaml")
 
 
 def _objective(

@@ -9,21 +9,24 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from heapq import merge
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from dltrain.storage.files import replace_by, unshare
 from dltrain.storage.growing_file import GrowingFile
-from dltrain.storage.summary import MAX_LINES_BYTES, complete_lines, opened
+from dltrain.storage.summary import MAX_LINES_BYTES, Row, column_of, complete_lines, opened
 from dltrain.strict_json import loads
 from dltrain.text import utf8
 
 EVENTS = "events.jsonl"
 FORMAT = 1
-SAVED = "checkpoint_saved"
+SAVED, EVALUATED = "checkpoint_saved", "evaluated"
 # of a process, and true whatever is done again
 ENDED = "run_ended"
 SESSION = ("run_started", "run_resumed", ENDED)
@@ -69,8 +72,12 @@ class EventLog:
         self._file.write()
         self._written = time.monotonic()
 
-    def rewind(self, step: int) -> None:
-        """Remove what a run that continues after `step` does again; a folder of an earlier version has no events."""
+    def rewind(self, step: int, rows: Sequence[Row] = (), saved: Iterable[int] = ()) -> None:
+        """Remove what a run that continues after `step` does again; a folder of an earlier version has no events.
+
+        `rows` are those of metrics.csv, and `saved` the steps of its checkpoints: of a run that ended on a full disk, their last
+        events are missing, and are written again.
+        """
         file = self._file.file
         if not file.is_file():
             return
@@ -80,7 +87,7 @@ class EventLog:
             return self._unread(error)
         with stream:
             try:
-                self._file.replace(kept_lines(complete_lines(stream), step))
+                self._file.replace(kept_lines(complete_lines(stream), step, rows, saved))
             except ValueError as error:
                 self._unread(error)
 
@@ -122,17 +129,44 @@ def complete(folder: Path, summary: Mapping[str, Any]) -> None:
         replace_by(folder / EVENTS, (utf8(text) for text in chain(complete_lines(stream), [ended])))
 
 
-def kept_lines(lines: Iterable[str], step: int) -> Iterator[str]:
-    """Yield the lines of the events that a run which continues after `step` does not do again."""
-    is_saved = False
+def kept_lines(
+    lines: Iterable[str], step: int, rows: Sequence[Row] = (), saved: Iterable[int] = ()
+) -> Iterator[str]:
+    """Yield the lines of the events that a run which continues after `step` does not do again, and the last ones that are missing."""
+    first, last, is_saved = -1, {EVALUATED: 0, SAVED: 0}, False
     for written in lines:
         event = read_event(written)
         if event is not None and (event["event"] in SESSION or event["step"] <= step):
             yield written
+            first = event["step"] if first < 0 else first
+            if event["event"] in last:
+                last[event["event"]] = event["step"]
             is_saved |= event["event"] == SAVED and event["step"] == step
+    # a run of an earlier version that was resumed has events from there on
+    begun = {event: max(number, first) for event, number in last.items()}
+    steps = {k for k in saved if begun[SAVED] < k <= step}
     if step and not is_saved:
         # killed between the checkpoint and its event
-        yield line(SAVED, step, {})
+        steps.add(step)
+    yield from _lost_lines(_between(rows, begun[EVALUATED], step), sorted(steps))
+
+
+def _between(rows: Sequence[Row], after: int, until: int) -> Iterator[Row]:
+    """Yield the rows of steps above `after`, up to `until`."""
+    steps = column_of(rows, "step")
+    yield from (rows[place] for place in range(bisect_right(steps, after), bisect_right(steps, until)))
+
+
+def _lost_lines(rows: Iterable[Row], saved: Iterable[int]) -> Iterator[str]:
+    """Yield the events of evaluations and of checkpoints by step; the evaluation comes before the checkpoint of its step."""
+    evaluated = ((int(row["step"]), line(EVALUATED, *split_row(row))) for row in rows)
+    told = ((step, line(SAVED, step, {})) for step in saved)
+    yield from (text for _, text in merge(evaluated, told, key=itemgetter(0)))
+
+
+def split_row(row: Mapping[str, float]) -> tuple[int, dict[str, float]]:
+    """Return the step of a row and its other values."""
+    return int(row["step"]), {name: value for name, value in row.items() if name != "step"}
 
 
 def line(event: str, step: int, values: Mapping[str, Any]) -> str:

@@ -32,6 +32,11 @@ def options_of(command: str) -> tuple[str, str]:
     return found["-cn"], found["-cd"]
 
 
+def is_rerun(command: str) -> bool:
+    """Return whether a command repeats a run, so that its overrides are changes of that one's configuration."""
+    return command.startswith("dltrain rerun ")
+
+
 def beyond_record(overrides: Sequence[str], command: str) -> list[str]:
     """Return the overrides and options of a record that only the user may give, shortened for a message.
 

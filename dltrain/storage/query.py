@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from operator import ge, gt, le, lt
 from typing import Any
 
+from dltrain.defaults import DEFAULT_BATCH_SIZE
 from dltrain.errors import UserError, nearest
 from dltrain.screen.table import cell
 from dltrain.storage.index import Entry, number_of
@@ -189,9 +190,16 @@ def rate(entry: Entry) -> Any:
     return entry.value("lr") if own is None else own
 
 
+def batch_size(entry: Entry) -> Any:
+    """Return the batch size of a run: where it has none of its own, the default one."""
+    own = entry.value_of_config("batch_size")
+    return DEFAULT_BATCH_SIZE if own is None and entry.base is not None else own
+
+
 _PLACES: dict[str, Callable[[Entry], Any]] = {
     "name": name_of,
     "lr": rate,
+    "batch_size": batch_size,
     "when": when,
     "tag": lambda entry: entry.tags,
     "path": lambda entry: entry.path,
@@ -219,7 +227,9 @@ def _ordered(have: Any, sign: str, wanted: str) -> bool:
     number, limit = number_of(have), _number(wanted)
     if number is not None and limit is not None:
         return _ORDERS[sign](number, limit)
-    return isinstance(have, str) and bool(have) and _ORDERS[sign](have, wanted)
+    # a word such as `full` is neither above nor below a number
+    alike = limit is None or _is_numeric(have)
+    return isinstance(have, str) and bool(have) and alike and _ORDERS[sign](have, wanted)
 
 
 def _number(text: str) -> float | None:

@@ -132,8 +132,9 @@ class RunFolder:
 
     def rewind_rows(self, step: int) -> None:
         """Remove the rows and events after a step: the resumed run writes them again."""
-        self.events.rewind(step)
         rows = self.rows()
+        saved = [int(folder.name.removeprefix("step-")) for folder in checkpoint.folders(self.checkpoints)]
+        self.events.rewind(step, rows, saved)
         if not self.metrics_file.is_file():
             return
         kept = array("q", (place for place, row in enumerate(rows) if row["step"] <= step))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from dltrain.errors import CheckpointProblem, FolderInUse
 from dltrain.storage import event_log, manifest
 from dltrain.storage.files import clear_temporary
-from dltrain.storage.lock import Lock
 from dltrain.storage.summary import FINISHED, read_summary
 
 
@@ -38,14 +38,20 @@ def is_unsealed(path: Path) -> bool:
     return "format" in summary and summary["status"] in FINISHED
 
 
-def complete_job(path: Path) -> None:
-    """Complete a job of a sweep as `complete` does; one that another process holds, or that is no run, stays as it is."""
-    try:
-        if is_unsealed(path):
-            lock = Lock(path)
-            try:
-                complete(path)
-            finally:
-                lock.release()
-    except (CheckpointProblem, FolderInUse, OSError):
-        return
+def length_before(path: Path, now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the length of a run and the one that its summary has, where a resume with more was killed before it wrote that.
+
+    `now` is the length in config.yaml, by key. The resume had removed the hashes: a run with hashes was not being lengthened.
+    """
+    summary = read_summary(path)
+    told, steps = summary.get("config"), summary.get("steps")
+    if summary["status"] != "completed" or os.path.lexists(path / manifest.NAME):
+        return [], []
+    if not isinstance(told, dict) or type(steps) is not int:
+        return [], []
+    then = {key: value for key in now if type(value := told.get(key)) in (int, float)}
+    now = {key: value for key, value in now.items() if type(value) in (int, float)}
+    # epochs in place of steps, or the other way round, compare once the data are known
+    if not then or (now.keys() == then.keys() and not any(now[key] > then[key] for key in now)):
+        return [], []
+    return [f"{key}={value}" for key, value in now.items()], [f"{key}={value}" for key, value in then.items()]

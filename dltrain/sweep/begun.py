@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
@@ -11,14 +12,19 @@ from typing import TextIO
 
 from filelock import lock_descriptor
 
-from dltrain.errors import CheckpointProblem, FolderInUse
+from dltrain.config.keys import LENGTH
+from dltrain.config.saved import load_bounded
+from dltrain.errors import CheckpointProblem, FolderInUse, typed
 from dltrain.storage.files import clear_temporary, open_lock, unshare
 from dltrain.storage.folder_names import check_file, check_files
-from dltrain.storage.lock import owner_of
+from dltrain.storage.job_names import is_job_folder
+from dltrain.storage.lock import Lock, owner_of
+from dltrain.storage.sealing import complete, is_unsealed, length_before
 from dltrain.sweep import books
 from dltrain.sweep.jobs import Job
 from dltrain.sweep.plan.coverage import ALL
 from dltrain.sweep.plan.plan import Plan
+from dltrain.text import say
 
 
 class OtherJob(CheckpointProblem):
@@ -50,7 +56,15 @@ def locked(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()
         clear_temporary(folder)
+        clear_copies(folder)
         yield
+
+
+def clear_copies(folder: Path) -> None:
+    """Remove the half-copied jobs that a driver was taking over from other runs when it was killed."""
+    for path in folder.glob(".*.tmp"):
+        if is_job_folder(path.name[1 : -len(".tmp")]) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _locked_file(lock: Path, opened: ExitStack) -> TextIO:
@@ -84,6 +98,31 @@ def begun_jobs(plan: Plan, folder: Path) -> Iterator[tuple[Job, str | None]]:
             if job.is_done:
                 job.trim()
             yield job, books.digest_in(row)
+
+
+def complete_job(path: Path) -> None:
+    """Complete a job that was killed before its hashes; one that another process holds, or that is no run, stays as it is."""
+    try:
+        if is_unsealed(path):
+            lock = Lock(path)
+            try:
+                _complete(path)
+            finally:
+                lock.release()
+    except (CheckpointProblem, FolderInUse, OSError):
+        return
+
+
+def _complete(path: Path) -> None:
+    """Complete a job, unless it was being lengthened: its configuration is that of more steps, and its summary is not."""
+    content = load_bounded(path / "config.yaml")
+    longer, _ = length_before(path, {key: content.get(key) for key in LENGTH})
+    if longer:
+        say(
+            f"{path}: `resume` with {' '.join(longer)} was stopped before it trained. To go on with it: {typed('resume', path)}"
+        )
+    else:
+        complete(path)
 
 
 def check_number(job: Job) -> None:

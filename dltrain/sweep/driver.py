@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING
 from dltrain.config.schema import Config
 from dltrain.errors import FolderInUse, ResourceProblem, UserError
 from dltrain.storage.folder_names import SWEEP_STUDY, check_files
-from dltrain.storage.sealing import complete_job
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.backends.protocol import CompleteBackend, Ended, Evaluated, Event, Started, checked
-from dltrain.sweep.begun import begun_jobs
+from dltrain.sweep.begun import begun_jobs, complete_job
 from dltrain.sweep.books import Books
 from dltrain.sweep.jobs import Chosen, Job, values_of
 from dltrain.sweep.journal import damaged

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dltrain.config.schema import Config
+from dltrain.direction import COSTS
 from dltrain.storage import manifest
 from dltrain.storage.files import replace
 from dltrain.storage.index import finite, number_of
@@ -81,8 +82,9 @@ class Job:
         return None if self.failed else finite(self.summary.get("objective"))
 
     def number_at_best(self, name: str) -> float | None:
-        """Return a column of metrics.csv at the best epoch, or a number of the summary; None where it is not finite."""
-        return finite((self.summary.get("best") or {}).get(name, self.summary.get(name)))
+        """Return a column of metrics.csv at the best epoch, or a number of the whole run; None where it is not finite."""
+        best = {} if name in COSTS else self.summary.get("best") or {}
+        return finite(best.get(name, self.summary.get(name)))
 
     @property
     def test_scores(self) -> dict[str, float]:

@@ -19,6 +19,7 @@ from dltrain.config.door import Rights
 from dltrain.config.keys import SAFE
 from dltrain.config.own_code import changed_since, digests_of
 from dltrain.config.schema import Config
+from dltrain.data.nested import contents
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.loggers.events import EVENT_FILES, Best
@@ -167,10 +168,7 @@ def other_weights(config: Config, run: Path) -> str:
 
 def newest_change(place: str) -> float:
     """Return the time of the last change of a file, or of anything in a folder."""
-    inside = (
-        os.path.join(folder, name) for folder, folders, files in os.walk(place) for name in (*folders, *files)
-    )
-    states = (os.lstat(path) for path in inside)
+    states = map(os.lstat, contents(place))
     own = os.stat(place)
     return max(max(state.st_mtime, state.st_ctime) for state in (own, *states))
 

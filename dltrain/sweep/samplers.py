@@ -30,7 +30,7 @@ def random(begun: int, seed: Index = 0) -> samplers.BaseSampler:
     Paper: Bergstra & Bengio 2012, JMLR 13
 
     Args:
-        seed: seed of the search itself
+        seed: seed of the search itself; one that was stopped makes other draws when it goes on
     """
     return samplers.RandomSampler(seed=later(seed, begun))
 
@@ -47,7 +47,7 @@ def tpe(
     Paper: Bergstra et al. 2011, NeurIPS; Watanabe 2023, arXiv:2304.11127
 
     Args:
-        seed: seed of the search itself
+        seed: seed of the search itself; one that was stopped makes other draws when it goes on
         startup_trials: random trials before the search begins
         multivariate: model the axes together
     """
@@ -66,7 +66,7 @@ def gp(begun: int, seed: Index = 0, startup_trials: Count = 10) -> samplers.Base
     Paper: Snoek et al. 2012, arXiv:1206.2944
 
     Args:
-        seed: seed of the search itself
+        seed: seed of the search itself; one that was stopped makes other draws when it goes on
         startup_trials: random trials before the search begins
     """
     return samplers.GPSampler(seed=later(seed, begun), n_startup_trials=startup_trials)
@@ -83,7 +83,7 @@ def cmaes(begun: int, seed: Index = 0, startup_trials: Count = 1) -> samplers.Ba
     Paper: Hansen & Ostermeier 2001; Hansen 2016, arXiv:1604.00772
 
     Args:
-        seed: seed of the search itself
+        seed: seed of the search itself; one that was stopped makes other draws when it goes on
         startup_trials: random trials before the search begins
     """
     return PlainCma(seed=later(seed, begun), n_startup_trials=startup_trials, warn_independent_sampling=False)
@@ -99,7 +99,7 @@ def qmc(begun: int, seed: Index = 0) -> samplers.BaseSampler:
     Paper: Sobol 1967; Bergstra & Bengio 2012
 
     Args:
-        seed: seed of the search itself
+        seed: seed of the search itself; one that was stopped makes other draws when it goes on
     """
     return samplers.QMCSampler(
         # the seed of the sequence; the study knows the position in it
@@ -126,7 +126,7 @@ def nsga2(
     Paper: Deb et al. 2002, IEEE TEC 6
 
     Args:
-        seed: seed of the search itself
+        seed: seed of the search itself; one that was stopped makes other draws when it goes on
         population: configurations in a generation
         objectives: columns of metrics.csv (at the best epoch) or numbers of summary.json; a metric is optimized in
             its direction, and of everything else, such as parameters and seconds, lower is better

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from dltrain.data import cache
 from dltrain.data.batches import ResidentSplit, StreamingSplit
 from dltrain.data.errors import DataError
-from dltrain.data.image_files import ImageFiles
+from dltrain.data.image_files import Found, ImageFiles
 from dltrain.data.image_folder import image_folder
 from dltrain.data.pixels import Form, Unusable, inspect_pixels, read_pixels
 from dltrain.data.prepare import prepare
@@ -468,6 +468,32 @@ def test_a_folder_with_a_space_is_quoted_in_the_cure(tmp_path: Path) -> None:
     picture(tmp_path / "my photos" / "zoo" / "cat" / "x.png")
     with pytest.raises(DataError, match="""one folder deeper: 'dataset.root=".*/my photos/zoo"';"""):
         uncached(str(tmp_path / "my photos"))
+
+
+def test_links_that_fan_out_and_deep_folders_are_refused(folder: Path) -> None:
+    """Found by a hostile tester: 26 folders with two links each to the next were listed for ever, and 1,000 nested ones a traceback."""
+    for level in range(30):
+        (folder / f".{level}").mkdir()
+        for name in "ab":
+            (folder / f".{level}" / name).symlink_to(f"../.{level + 1}")
+    (folder / ".30").mkdir()
+    shutil.copy(next((folder / "cat").glob("*.png")), folder / ".30")
+    (folder / "cat" / "x").symlink_to("../.24")
+    # 64 ways are all gone
+    assert sum(name.startswith("cat/x/") for name, _ in Found.below(folder).images) == 2**6
+    (folder / "cat" / "x").unlink()
+    (folder / "cat" / "x").symlink_to("../.0")
+    with pytest.raises(
+        DataError, match=f"is reached in more than 100 ways by links; remove them: find {folder} -type l"
+    ):
+        Found.below(folder)
+    (folder / "cat" / "x").unlink()
+    deep = "/".join("d" * 100)
+    (folder / "cat" / deep).mkdir(parents=True)
+    with pytest.raises(DataError, match=f"{folder} has folders .* more than 100 deep, below cat/d/d/"):
+        Found.below(folder)
+    shutil.rmtree(folder / "cat" / deep)
+    assert Found.below(folder).images
 
 
 def test_links_in_a_circle_end(folder: Path) -> None:

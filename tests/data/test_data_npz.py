@@ -28,7 +28,7 @@ def save(folder: Path, **arrays: np.ndarray) -> str:
     [
         ((20, 7), np.float64, "auto", (20, 7), torch.float32),
         ((20, 7), np.uint8, "auto", (20, 7), torch.float32),
-        ((20, 8, 9), np.uint8, "auto", (20, 1, 8, 9), torch.uint8),
+        ((20, 8, 9), np.uint8, "auto", (20, 8, 9), torch.uint8),
         ((20, 3, 8, 9), np.uint8, "auto", (20, 3, 8, 9), torch.uint8),
         ((20, 8, 9, 3), np.uint8, "auto", (20, 3, 8, 9), torch.uint8),
         ((20, 1, 28, 1), np.uint8, "auto", (20, 1, 28, 1), torch.uint8),
@@ -210,7 +210,7 @@ def test_refusals(tmp_path: Path, keys: dict[str, str], message: str) -> None:
 
 
 def test_text_inputs_and_pickles_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the inputs have shape .* and kind .*; they must be numbers"):
+    with pytest.raises(DataError, match="the inputs have shape .* and kind .*; they must be real numbers"):
         npz(save(tmp_path, inputs=np.array([["a", "b"]]), targets=np.arange(1)))
     with pytest.raises(DataError, match="the targets have shape .* those of a regression are numbers"):
         npz(save(tmp_path, inputs=np.zeros((1, 2)), targets=np.array(["a"])), task="regression")

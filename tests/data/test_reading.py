@@ -19,6 +19,7 @@ from dltrain.data.errors import BrokenSamples
 from dltrain.data.progress import Progress, progress_shown, say_reading
 from dltrain.data.streaming import in_threads, read_in_threads
 from dltrain.processors import cores
+from dltrain.sweep.reuse import newest_change
 
 
 class Squares:
@@ -111,6 +112,25 @@ def test_large_sources_are_named_before_they_are_read(
             stream.truncate(size)
         say_reading([str(table)])
         assert capsys.readouterr().err == said
+
+
+def test_folders_nested_beyond_the_stack_of_python_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by a hostile tester: `os.walk` of Python 3.11 raised RecursionError."""
+    monkeypatch.chdir(tmp_path)
+    # a longer path has no name
+    for _ in range(15):
+        os.makedirs("/".join("d" * 100))
+        os.chdir("/".join("d" * 100))
+    os.chdir(tmp_path)
+    say_reading(["d"])
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "_MANY", 1400)
+    say_reading(["d"])
+    assert capsys.readouterr().err == "dltrain: reading d\n"
+    assert newest_change("d") > 0
+    subprocess.run(["rm", "-r", "d"], check=True)
 
 
 @pytest.mark.ci

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from dltrain.data.raw import RawData
 from dltrain.data.table import csv
 from dltrain.data.tables.cures import call_missing, unfit_cure
 from dltrain.data.tables.identifiers import is_identifier
+from dltrain.data.tables.reading import Reading
 from dltrain.data.tables.rules import Format
 
 ROWS = 200
@@ -255,6 +257,19 @@ def test_a_few_numbers_with_the_other_mark_leave_their_rows_out(tmp_path):
         csv(path, "y", contract=known)
     raw = csv(path, "y", contract=known, tolerant=True)
     assert len(raw) == ROWS - 1 and any("broken" in note and "'1,5'" in note for note in raw.notes)
+
+
+def test_many_words_for_missing_values_take_one_pass():
+    """Found by a hostile tester: a data.json with 100,000 words held `predict` for minutes, one comparison for each."""
+    words = (*(f"Word {k}" for k in range(100_000)), *(f"-{k}" for k in range(1, 100_001)))
+    reading = Reading(words, not_missing=("NA", *words[100:200]))
+    begun = time.process_time()
+    texts = pa.array(["word 7", "WORD 150", "a", "na", "", None])
+    assert reading.missing(texts, False)[:5].tolist() == [True, False, False, False, True]
+    assert reading.met == {"Word 7", "Word 150", "NA"}
+    assert np.isnan(reading.without_missing(np.array([1.0, -9.0, -0.5]))).tolist() == [False, True, False]
+    assert reading.met == {"Word 7", "Word 150", "NA", "-9"}
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

@@ -10,8 +10,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from dltrain.data.errors import DataError
+from dltrain.data.npz import as_inputs
+from dltrain.data.prepare import prepare
 from dltrain.data.raw import RawData
 from dltrain.data.torch_dataset import as_raw
+from dltrain.run.inputs import array_of
 
 ROWS, CLASSES = torch.arange(24.0).view(12, 2), torch.arange(12) % 3
 PIXELS = np.arange(12 * 5 * 4 * 3, dtype=np.uint8).reshape(12, 5, 4, 3)
@@ -159,7 +162,10 @@ REFUSED = {
     "a dictionary": (lambda: Items(lambda i: {"x": 1}), "of type dict; it must be a pair"),
     "one tensor": (lambda: TensorDataset(ROWS), "the TensorDataset has 1 tensors"),
     "shapes": (lambda: Items(lambda i: (torch.zeros(2 + i // 6), 0)), r"sample 6 has shape \(3,\)"),
-    "text": (lambda: Items(lambda i: ("words", 0)), "an input of the dataset is of type str"),
+    "text": (
+        lambda: Items(lambda i: ("words", 0)),
+        r"the inputs have shape \(\) and kind <U5; they must be real numbers",
+    ),
     "four splits": (lambda: (TensorDataset(ROWS, CLASSES),) * 4, "is 4 splits"),
     "splits of shapes": (
         lambda: (TensorDataset(ROWS, CLASSES), TensorDataset(ROWS[:, :1], CLASSES)),
@@ -168,6 +174,20 @@ REFUSED = {
     "ambiguous": (
         lambda: (torch.zeros(100, 2), torch.arange(100)),
         "100 distinct whole numbers, which may be classes or a quantity",
+    ),
+    "a ragged input": (
+        lambda: Items(lambda i: ([[1], [1, 2]], 0)),
+        "an input of the dataset is a list of list, list",
+    ),
+    "targets of shapes": (
+        lambda: Items(lambda i: (ROWS[i], torch.zeros(1 + i // 6))),
+        r"the target of sample 6 has shape \(2,\) and that of sample 0 \(1,\)",
+    ),
+    "no sample": (lambda: Items(lambda i: (ROWS[i], 0), count=0), "Items holds no sample"),
+    "no row": (lambda: TensorDataset(ROWS[:0], CLASSES[:0]), "the dataset holds no sample"),
+    "no axis of features": (
+        lambda: (ROWS.numpy()[:, 0], CLASSES.numpy()),
+        r"shape \(12,\); a single feature has shape \(N, 1\): x\[:, None\]",
     ),
     "nothing": (lambda: None, "the dataset is of type NoneType; it must be"),
     "a list of arrays": (lambda: [ROWS.numpy(), CLASSES.numpy()], "a list of ndarray, ndarray"),
@@ -178,3 +198,88 @@ REFUSED = {
 def test_what_does_not_fit_is_refused(make, message):
     with pytest.raises(DataError, match=message):
         as_raw(make())
+
+
+def complex_rows() -> np.ndarray:
+    return ROWS.numpy().astype(np.complex64)
+
+
+KINDS = {
+    "complex": (complex_rows, r"kind complex64; .*np.concatenate\(\[x.real, x.imag\], 1\)"),
+    "a complex tensor": (lambda: torch.from_numpy(complex_rows()), r"kind torch.complex64; .*np.concatenate"),
+    "dates": (
+        lambda: np.arange(24).reshape(12, 2).astype("M8[D]"),
+        r"kind datetime64\[D\]; .*np.timedelta64\(1, 'D'\)",
+    ),
+    "text": (lambda: ROWS.numpy().astype(str), r"kind <U32; .*x.astype\(float\)"),
+    "a text among numbers": (
+        lambda: np.array([[1, 2], [3, 4], [5, "red"]] * 4, object),
+        "sample 2 has 'red' of type str; they must be numbers. .*dataset=csv",
+    ),
+    "a missing value": (lambda: np.array([[1.5, None]] * 12, object), "sample 0 has 'None' of type NoneType"),
+}
+
+
+@pytest.mark.parametrize("make, message", KINDS.values(), ids=KINDS)
+def test_inputs_that_are_no_real_numbers_are_refused_by_every_door(make, message):
+    """Complex ones lost their imaginary part, and objects ended in a traceback of torch."""
+    values = make()
+    doors = [lambda: as_raw((values, CLASSES.numpy())), lambda: array_of(values, (2,))]
+    if isinstance(values, Tensor):
+        doors.append(lambda: as_raw(TensorDataset(values, CLASSES)))
+    else:
+        doors += [
+            lambda: as_inputs(values, "auto"),
+            lambda: as_raw(Items(lambda i: (values[i : i + 1], i % 2))),
+        ]
+    for door in doors:
+        with pytest.raises(DataError, match=message.replace("sample 2", "sample .")):
+            door()
+
+
+def test_objects_that_are_numbers_or_texts_are_taken_as_such():
+    numbers, classes = ROWS.numpy().astype(object), np.arange(12) % 2
+    for targets in (
+        classes,
+        classes.astype(object),
+        classes.astype(bool),
+        classes.astype(bool).astype(object),
+    ):
+        raw = as_raw((numbers, targets))
+        assert raw.inputs.equal(ROWS) and raw.targets.tolist() == classes.tolist()
+    assert as_raw(Items(lambda i: (numbers[i], classes[i]))).inputs.equal(ROWS)
+    texts = np.where(classes == 0, "b", "a").astype(object)
+    assert as_raw((numbers, texts)).class_names == ("a", "b")
+    assert as_raw((numbers, numbers[:, 0])).task == "regression"
+    assert array_of(numbers, (2,)).equal(ROWS)
+    with pytest.raises(DataError, match="the targets have shape .* complex64"):
+        as_raw((ROWS, complex_rows()[:, 0]))
+
+
+def test_nullable_kinds_of_pandas():
+    pandas = pytest.importorskip("pandas", reason="an extra")
+    frame, classes = pandas.DataFrame(ROWS.numpy()).astype("Float64"), np.arange(12) % 2
+    kinds = {kind: pandas.Series(classes).astype(kind) for kind in ("Int64", "boolean", "category")}
+    for targets in kinds.values():
+        raw = as_raw((frame, targets))
+        assert raw.inputs.equal(ROWS) and raw.targets.tolist() == classes.tolist()
+    texts = pandas.Series(["a", "b"] * 6)
+    for kind in ("string", "category", object):
+        assert as_raw((frame, texts.astype(kind))).class_names == ("a", "b")
+    # of some versions an object, of others not a number
+    told = "sample 2 has '<NA>' of type NAType|sample 2 has the target value nan"
+    with pytest.raises(DataError, match=told):
+        prepare(as_raw((frame, pandas.Series([0, 1, None] * 4, dtype="Int64"))))
+    with pytest.raises(
+        DataError, match="the targets are Python objects, and sample 2 has 'None' of type NoneType"
+    ):
+        as_raw((frame, np.array([0, 1, None] * 4, object)))
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.uint64, np.float16, np.longdouble, bool])
+def test_numbers_of_every_kind(kind):
+    values = np.arange(24).reshape(12, 2).astype(kind)
+    assert as_raw((values, CLASSES.numpy())).inputs.equal(torch.from_numpy(values.astype(np.float32)))
+    assert as_raw(TensorDataset(ROWS.bfloat16().requires_grad_(), ROWS[:, 0].bfloat16())).targets.equal(
+        ROWS[:, 0]
+    )

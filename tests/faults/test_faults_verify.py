@@ -328,6 +328,35 @@ def test_a_report_that_could_not_be_written_is_no_forgery(workdir, dltrain, monk
     assert findings_of(run.path)["per_class.csv"] == "it is missing"
 
 
+def test_rows_that_could_not_be_written_are_no_forgery(workdir, dltrain, monkeypatch, capsys):
+    """Found by a hostile tester: a degraded run had five findings."""
+    from dltrain.storage.growing_file import GrowingFile
+
+    write, rows = GrowingFile.write, []
+
+    def full(self: GrowingFile) -> None:
+        rows.extend([1] * (self.file.name == "metrics.csv"))
+        if self.file.name == "metrics.csv" and len(rows) > 1:
+            self._note(f"{self.file} could not be written (No space left on device)")
+        else:
+            write(self)
+
+    monkeypatch.setattr(GrowingFile, "write", full)
+    with pytest.raises(UserError):
+        dltrain("epochs=3", "model.hidden=[4]", "quiet=true", "name=full")
+    run = only_run(workdir, "full")
+    assert run.summary["status"] == "degraded" and run.summary["best_epoch"] > 1
+    capsys.readouterr()
+    assert dltrain("verify", run.path) == 0
+    assert "not checked  metrics.csv: it could not be written to its end" in capsys.readouterr().out
+    # the rows that are there, and the events beside them, are compared
+    file = run.path / "metrics.csv"
+    file.write_text(file.read_text().replace("\n1,", "\n1.5,"))
+    assert {"metrics.csv", "events.jsonl, step 21"} <= findings_of(run.path).keys()
+    rewrite(run.path / "summary.json", problems=[])
+    assert "summary.json, best" in findings_of(run.path)
+
+
 def test_a_matrix_that_no_run_wrote_is_refused_before_it_is_read(small):
     """190 MB of forged cells took a minute."""
     width = 60_000
@@ -879,6 +908,74 @@ def test_a_job_that_was_killed_before_its_last_file_is_completed_by_its_sweep(wo
     assert dltrain("-m", "sweep.resume=S") == 0
     assert (job / manifest.NAME).is_file() and not (job / "run.lock").exists()
     assert dltrain("verify", "S") == 0
+
+
+@pytest.mark.parametrize("has_books", [True, False])
+def test_a_job_whose_lengthening_was_killed_in_its_records_is_left_to_resume(
+    workdir, dltrain, monkeypatch, capfd, has_books
+):
+    """Found by a hostile tester: the sweep sealed a summary of one epoch beside a configuration of two."""
+    shutil.copytree(swept().path, workdir / "S")
+    record, job = workdir / "S/sweep.json", job_at(workdir / "S", 1)
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": False}))
+    with monkeypatch.context() as patch:
+
+        def die(*_: object) -> None:
+            raise Killed
+
+        patch.setattr("dltrain.storage.run_folder.RunFolder.write_summary", die)
+        with pytest.raises(Killed):
+            dltrain("resume", job, "epochs=2")
+    (workdir / "S/manifest.json").unlink(missing_ok=True)
+    if not has_books:
+        (workdir / "S/books.sqlite").unlink()
+    assert dltrain("-m", "sweep.resume=S") == 0
+    assert not (job / manifest.NAME).exists()
+    assert has_books or f"To go on with it: dltrain resume S/{job.name}" in capfd.readouterr().err
+    assert dltrain("resume", job) == 0
+    assert dltrain("-m", "sweep.resume=S") == 0 and dltrain("verify", "S") == 0
+    assert json.loads((job / "summary.json").read_text())["epochs"] == 2
+
+
+def test_a_job_beyond_the_end_that_its_sweep_plans_is_refused(workdir, dltrain, capfd):
+    """Found by a hostile tester: the sweep completed it with more epochs than the other jobs, and `reproduce` called it forged."""
+    shutil.copytree(swept().path, workdir / "S")
+    record, job = workdir / "S/sweep.json", job_at(workdir / "S", 1)
+    honest = json.loads((job / "summary.json").read_text())
+    assert dltrain("resume", job, "epochs=2") == 0
+    longer = json.loads((job / "summary.json").read_text())
+    for cure in ("resume", "retry"):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": False}))
+        # as a kill after the checkpoint of the second epoch leaves it
+        (job / manifest.NAME).unlink(missing_ok=True)
+        rewrite(job / "summary.json", status="running")
+        (workdir / "S/manifest.json").unlink(missing_ok=True)
+        assert dltrain("-m", "sweep.resume=S") == 7
+        said = json.loads((job / "summary.json").read_text())
+        assert said["status"] == "failed"
+        steps = f"has trained {longer['steps']} steps, and its configuration plans {honest['steps']};"
+        assert steps in said["stop_reason"]
+        assert said["stop_reason"].endswith(f"dltrain resume {job.resolve()} epochs=2")
+        capfd.readouterr()
+        if cure == "resume":
+            assert dltrain("resume", job, "epochs=2") == 0
+        else:
+            assert dltrain("-m", "sweep.resume=S", "sweep.retry=failed") == 0
+            assert dltrain("verify", "S") == 0
+    assert json.loads((job / "summary.json").read_text())["objective"] == honest["objective"]
+
+
+def test_more_steps_than_the_configuration_plans_are_found(small):
+    file = small / "config.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("epochs: 3", "epochs: 2"))
+    found = findings_of(small)
+    assert found["summary.json, epochs"] == "3"
+    assert found["metrics.csv, epochs"] == "3"
+    steps = json.loads((small / "summary.json").read_text())["steps"]
+    for planned, is_found in ((steps, False), (steps - 1, True)):
+        file.write_text(text.replace("epochs: 3", "epochs: null").replace("steps: null", f"steps: {planned}"))
+        assert ("summary.json, steps" in findings_of(small)) == is_found
 
 
 def test_a_run_is_held_from_the_reading_of_its_records_on(small, dltrain, monkeypatch):

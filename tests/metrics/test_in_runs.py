@@ -461,6 +461,24 @@ def test_evaluate_with_other_metrics(train, dltrain, capsys):
         dltrain("evaluate", run.path, "metrics=[f1]", "metrics.f1.average=mean")
 
 
+def test_evaluate_with_metrics_of_the_run_keeps_their_keys(train, dltrain, capsys):
+    """Other numbers came under the same names: the 5 most probable classes in place of 2, and unweighted differences."""
+    words = ("metrics=[top_k,cohen_kappa]", "metrics.top_k.k=2", "metrics.cohen_kappa.weights=quadratic")
+    run = train(*IRIS, "epochs=1", "lr=0.001", *words)
+    logits, targets = outputs_of(run, "test")
+
+    def of_test(*overrides):
+        found = evaluated(dltrain, capsys, run.path, *overrides)
+        return next(score["values"] for score in found["scores"] if score["split"] == "test")
+
+    kept = of_test("metrics=[cohen_kappa,top_k,f1]")
+    assert kept["top_k"] == pytest.approx(sk.top_k_accuracy_score(targets, logits, k=2), abs=1e-6)
+    kappa = sk.cohen_kappa_score(targets, logits.argmax(1), weights="quadratic")
+    assert kept["cohen_kappa"] == pytest.approx(kappa, abs=1e-6)
+    plain = of_test("metrics=[cohen_kappa]", "metrics.cohen_kappa.weights=none")["cohen_kappa"]
+    assert plain == pytest.approx(sk.cohen_kappa_score(targets, logits.argmax(1)), abs=1e-6)
+
+
 def test_evaluate_from_python_takes_the_same_changes(train, dltrain, capsys):
     run = train(*IRIS, "epochs=2")
     found = evaluated(dltrain, capsys, run.path, "metrics=[f1,auroc]", "metrics.f1.average=weighted")

@@ -277,8 +277,22 @@ def test_the_commands_of_runs_that_fail():
     ]
     for case in ("nan", "stalled"):
         assert not any(finding.command for finding in findings(record(CASES[case][0], **foreign)))
-    other = record(CASES["spike"][0], overrides=["regularization=[l2]"])
-    assert [finding.command for finding in findings(other)] == [""]
+    for asked in ({"overrides": ["regularization=[l2]"]}, {"config": {"regularization": ["l2"]}}):
+        other = record(CASES["spike"][0], **asked)
+        assert [finding.command for finding in findings(other)] == [""]
+
+
+def test_changes_of_a_repeated_run_are_no_configuration():
+    """`dltrain check seed=1` was proposed for a run that repeats one on other data with another model."""
+    again = {"overrides": ["seed=1"], "command": "dltrain rerun outputs/a seed=1"}
+    for case in ("nan", "stalled"):
+        assert not any(finding.command for finding in findings(record(CASES[case][0], **again)))
+    assert command("spike", **again) == [
+        "dltrain",
+        "rerun",
+        "runs/a b",
+        "regularization=[gradient_clipping]",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,20 @@ def test_a_recipe_is_told_from_the_command_line():
     }
 
 
+def test_what_a_repeated_run_took_over_was_asked_for():
+    """Only the changes were named: the page read as one of the default model on the default data."""
+    content = {"lr": 0.5, "seed": 1, "words": {"optimizer": "nesterov", "experiment": "mine"}}
+    command = "dltrain rerun outputs/o/2026-01-31_12-00-00-abcd seed=1"
+    found = asked.choices_of(content, ["seed=1"], open_catalogue(), command)
+    repeated = "the run that was repeated"
+    assert {(item.key, item.value, item.source) for item in found} == {
+        ("optimizer", "nesterov", repeated),
+        ("experiment", "mine", repeated),
+        ("lr", "0.5", repeated),
+        ("seed", "1", "command line"),
+    }
+
+
 def test_what_a_sweep_set_is_told_from_its_command():
     content = {
         "lr": 0.5, "seed": 3, "evaluation": {"test": False}, "logger": [], "model": {"hidden": [8]},

@@ -86,6 +86,24 @@ def test_rewinding_keeps_sessions_and_completes_what_a_kill_cut(log):
     assert file.read_text() == once
 
 
+def test_rewinding_writes_the_events_that_a_full_disk_lost(log):
+    """Found by a hostile tester: after `resume`, `verify` called the honest run forged."""
+    log, file, _ = log
+    rows = [{"step": float(k), "val/loss": 1 / k if k < 8 else float("nan")} for k in (2, 4, 6, 8, 10)]
+    for begun, lost in ((("run_started", 0), (6, 8)), (("run_resumed", 6), (8,))):
+        file.unlink(missing_ok=True)
+        filled(log, begun, *[("evaluated", 2), ("evaluated", 4), ("checkpoint_saved", 4)] * (not begun[1]))
+        kept = list(read_events(file.parent))
+        log.rewind(8, rows, [10, 8, 6, 4])
+        found = list(read_events(file.parent))
+        assert found[: len(kept)] == kept
+        assert [(e["event"], e["step"], e.get("val/loss")) for e in found[len(kept) :]] == [
+            told
+            for k in lost
+            for told in (("evaluated", k, 1 / k if k < 8 else None), ("checkpoint_saved", k, None))
+        ]
+
+
 def test_rewinding_a_file_that_is_no_text_leaves_it_and_says_so(log):
     log, file, problems = log
     file.write_bytes(b'{"event": "evaluated", "step": 9}\n\xff\xfe\n')

@@ -337,7 +337,9 @@ def test_bytes_are_fractions_of_full_brightness(digits):
         (np.zeros((0, 8, 8)), "the data holds no sample"),
         ({"a": [1]}, "dict is no array"),
         ("x.png", "x.png is neither a file nor a folder"),
-        ([["a"]], "no array of numbers"),
+        ([["a"]], "the values of the data have shape .* and kind <U1; they must be real numbers"),
+        (np.zeros((3, 8, 8), complex), "kind complex128; they must be real numbers"),
+        (torch.zeros(3, 8, 8, dtype=torch.complex64), "kind torch.complex64; they must be real numbers"),
         ([[1], [1, 2]], "no array of numbers"),
     ],
 )  # fmt: skip

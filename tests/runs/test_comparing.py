@@ -294,6 +294,93 @@ def test_equal_numbers_are_one_configuration_however_they_were_typed(workdir):
     assert [len(group.values) for group in found.groups] == [2, 1] and not found.warning
 
 
+def test_entries_of_a_dictionary_are_choices(workdir):
+    """Of runs with other entries of `parameters.lr_scale` one was thrown out as a copy, and none was named."""
+    entries = [{"layers.0": 5}, {"*.bias": 5}, {"layers.0": 5, "layers.1": 2}, {}]
+    scale = "parameters.lr_scale"
+    jobs = [
+        {
+            "objective": place + 0.1 * seed,
+            "config": {"seed": seed} | ({f"{scale}.{key}": v for key, v in found.items()} or {scale: {}}),
+        }
+        for place, found in enumerate(entries)
+        for seed in range(2)
+    ]
+    found = compared(make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs))
+    assert [(group.name, len(group.values)) for group in found.groups] == [
+        (f"{scale}.layers.0=5", 2), (f"{scale}.*.bias=5", 2), (f"{scale}.layers.0=5 {scale}.layers.1=2", 2), (f"{scale}={{}}", 2),
+    ]  # fmt: skip
+
+
+def test_words_whose_file_names_another_function_are_other_configurations(workdir):
+    """Runs before and after the edit were averaged; a name that the program itself has changed is no choice."""
+    first, other = "my_models.tiny", "my_models.big"
+    runs = [
+        make_run(workdir / OUTPUT / "n" / stamp(n), n, {"model": "net", "model._target_": name, "loss._target_": loss, "seed": n % 2})
+        for n, (name, loss) in enumerate([(first, "dltrain.a"), (first, "dltrain.b"), (other, "dltrain.b"), (other, "dltrain.b")])
+    ]  # fmt: skip
+    found = compared(*runs)
+    assert sorted(len(group.values) for group in found.groups) == [2, 2]
+    assert {group.name for group in found.groups} == {f"model._target_={name}" for name in (first, other)}
+    commands = [line for line in found.conclusion if line.startswith(COMMANDS)]
+    assert len(set(commands)) == 2 and all(" rerun " in command for command in commands)
+
+
+def test_configurations_that_train_the_same_are_one(workdir):
+    """Null for a default, a recipe for the keys that it sets, and metrics that are only measured were other configurations."""
+    same = [
+        {"batch_size": None, "epochs": None, "experiment": None, "metrics": []},
+        {"batch_size": 64, "epochs": 30, "experiment": "r", "metrics": ["f1"], "metrics.f1.average": "macro"},
+    ]
+    other = same[1] | {"optimizer.betas": [0.9, 0.5]}
+    jobs = [
+        {"objective": place + 0.1 * seed, "config": {"steps": None, "seed": seed, **config}}
+        for place, seed, config in ((0, 0, same[0]), (0, 1, same[1]), (5, 2, other))
+    ]
+    found = compared(make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs))
+    assert [len(group.values) for group in found.groups] == [2, 1]
+    assert "r" not in found.groups[0].name.split()
+    assert not {"experiment", "metrics"} & found.groups[0].choices.keys()
+
+
+def test_the_time_of_a_stack_is_that_of_no_run(workdir):
+    """Which configuration was better "by more than chance" depended on the order of the jobs."""
+    jobs = [
+        {
+            "objective": 1.0,
+            "config": {"lr": lr, "seed": seed},
+            "seconds": 2.0 - 0.1 * (5 * place + seed),
+            "stacked": True,
+        }
+        for place, lr in enumerate((0.1, 0.2))
+        for seed in range(5)
+    ]
+    sweep = make_sweep(workdir / OUTPUT / "s" / stamp(0), jobs)
+    with pytest.raises(UserError, match=r"0/0, .* were trained as one stack of jobs.*sweep\.backend=local$"):
+        compared(sweep, metric="seconds")
+    assert compared(sweep).metric == "val/loss"
+
+
+def test_values_of_an_edited_metric_do_not_compare(workdir):
+    """The minimum over the classes was ranked against the maximum, after an edit of the metric's file."""
+    metric, other = "val/worst", {"my_metrics.py": "b" * 64}
+    runs = [
+        make_run(
+            workdir / OUTPUT / "n" / stamp(n), float(n),
+            {"early_stopping.metric": metric, "metrics.worst._target_": "my_metrics.Worst", "seed": n},
+            metric=metric, best={metric: float(n), "val/loss": 1.0 + n}, code={"my_metrics.py": "a" * 64, "my_models.py": "c" * 64} | code,
+        )
+        for n, code in enumerate(({}, other, {"my_models.py": "d" * 64}))
+    ]  # fmt: skip
+    found = compared(*runs[:2])
+    assert found.metric == "val/loss"
+    assert (
+        f"the values of {metric} do not compare (my_metrics.py was edited): compared by val/loss"
+        in found.notes
+    )
+    assert compared(runs[0], runs[2]).metric == metric
+
+
 def test_few_repetitions_are_not_tested(workdir):
     found = compared(made(workdir, {0.1: [0.1, 0.2], 0.01: [5.0, 6.0]}))
     assert [group.verdict for group in found.groups] == ["best", "too few runs to tell"]
@@ -365,7 +452,8 @@ def asked_runs(workdir, overrides, options=""):
 
 
 def test_the_command_that_repeats_a_run_has_its_words_and_its_main_file(workdir):
-    runs = asked_runs(workdir, ["model=own", "name=a b", "seed=3"], "--config-name main")
+    runs = asked_runs(workdir, ["model=own", "name=a b", "seed=3"], "--config-name main")[:1]
+    runs.append(make_run(workdir / OUTPUT / "n" / stamp(2), 2, {"optimizer.lr": 2.0}, overrides=["lr=2"]))
     told = "dltrain -m model=own 'name=a b' seed=0,1,2,3,4 --config-name main"
     assert f"  {told}" in list(page(compared(*runs)))
 
@@ -480,7 +568,7 @@ def test_a_metric_that_is_computed_differently_ranks_nothing(workdir, metric, fi
         make_run(
             workdir / OUTPUT / "n" / stamp(n),
             own,
-            config,
+            {"early_stopping.metric": metric, **config},
             metric=metric,
             best={metric: own, "val/loss": loss},
         )

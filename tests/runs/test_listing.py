@@ -93,6 +93,20 @@ def test_filters_find_what_the_files_say(many, conditions):
     assert found == [path for path in paths(*conditions) if "swept" not in path], "from the cache"
 
 
+def test_a_default_batch_size_is_a_number_and_a_word_is_none(workdir):
+    """`batch_size=64` did not find runs with null, which train with 64, and `batch_size>1000` found `full`."""
+    sizes = {"a": None, "b": 64, "c": "full", "d": 128}
+    for n, (name, size) in enumerate(sizes.items()):
+        make_run(workdir / OUTPUT / name / stamp(n), n, {"batch_size": size})
+
+    def names(text):
+        return [path.split("/")[1] for path in paths(text)]
+
+    assert sorted(names("batch_size=64")) == ["a", "b"]
+    assert sorted(names("batch_size<100")) == ["a", "b"]
+    assert names("batch_size>100") == ["d"] and names("batch_size=full") == ["c"]
+
+
 def test_place_and_time_are_filters(many):
     assert {path.split("/")[1] for path in paths("name=name[01]")} == {"name0", "name1"}
     assert paths("run=0007") == [f"{OUTPUT}/name1/{stamp(7)}"]

@@ -174,6 +174,18 @@ def test_an_objective_that_is_computed_differently_does_not_compare(workdir, dlt
     assert capsys.readouterr().err == ""
 
 
+def test_a_score_that_is_computed_differently_does_not_compare(workdir, dltrain, capsys):
+    for n, average in enumerate(("macro", "micro")):
+        best = {"val/loss": 0.1, "val/f1": 0.5 + n / 10}
+        make_run(workdir / OUTPUT / "n" / stamp(n), 0.1 + n, {"metrics.f1.average": average}, best=best)
+    assert dltrain("runs", "--sort", "val/f1") == 0
+    told = capsys.readouterr().err
+    assert "the values of val/f1 of these runs do not compare: they differ in metrics.f1.average" in told
+    assert "Those of one kind: dltrain runs metrics.f1.average=macro --sort val/f1" in told
+    assert dltrain("runs", "--sort", "val/loss") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_listing_by_gap_says_that_it_ranks_nothing(workdir, dltrain, capsys):
     for n in range(2):
         make_run(workdir / OUTPUT / "n" / stamp(n), 0.1 + n, metric="gap")

@@ -202,6 +202,19 @@ def test_a_job_of_an_earlier_driver_is_found_by_its_id_where_a_site_copies_scrip
     assert cluster.count("sbatch --parsable") == 1
 
 
+def test_files_that_the_script_appends_to_are_no_hard_links(cluster, driver_of, tmp_path):
+    """Found by a hostile tester: a line was appended to the user's file that a stranger's folder had as requeues.txt."""
+    job = driver_of("lr=0.1").folder / "0-lr=0.1"
+    job.mkdir()
+    for name in ("slurm.log", "requeues.txt"):
+        (tmp_path / name).write_text("mine")
+        os.link(tmp_path / name, job / name)
+    cluster.turn = cluster.run_all
+    assert driver_of("lr=0.1").run()
+    for name in ("slurm.log", "requeues.txt"):
+        assert not (job / name).samefile(tmp_path / name) and (job / name).read_text() == "mine"
+
+
 def test_a_signal_leaves_the_jobs_in_the_queue(cluster, driver_of):
     def turn() -> None:
         if cluster.alive():

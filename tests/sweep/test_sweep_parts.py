@@ -468,6 +468,21 @@ def test_an_axis_changes_the_data_if_equal_jobs_beside_it_have_others(composer, 
     assert scoring_axes(plan, jobs(lambda missing, size: missing + size)) == ["dataset.missing"]
 
 
+def test_the_seconds_of_a_job_are_those_of_its_training(composer, tmp_path):
+    """Those of its best evaluation were ranked: a run of 60 epochs was as fast as one of 3."""
+    words = axes(("epochs", ["3", "60"]))
+    settings = {"trials": 2, "objectives": ["val/loss", "seconds"]}
+    plan = Plan(words, [{}], [], settings, "nsga2", composer, composer.config([]), False)
+    jobs = [plan.jobs(t, chosen, tmp_path)[0] for t, chosen in enumerate(space.grid(words))]
+    for job, whole, lap in zip(jobs, (0.1, 2.0), (0.05, 0.03), strict=True):
+        job.state = "completed"
+        job.summary = {"objective": 0.5, "best": {"val/loss": 0.5, "seconds": lap}, "seconds": whole}
+    assert {row.chosen["epochs"]: (row.objectives[1], row.verdict) for row in rank(plan, jobs)} == {
+        "3": (0.1, "trade-off"),
+        "60": (2.0, "dominated"),
+    }
+
+
 def test_of_an_accuracy_among_several_objectives_higher_is_better(composer, tmp_path):
     words = axes(("lr", list("abc")))
     settings = {"trials": 3, "objectives": ["val/accuracy", "parameters"]}

@@ -13,6 +13,7 @@ from sweeping import add_faulty_model, summaries, sweep_folder
 
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.storage.lock import Lock
+from dltrain.sweep.begun import locked
 
 SHORT = ("epochs=1", "quiet=true")
 
@@ -226,6 +227,19 @@ def test_a_driver_that_is_killed_while_it_writes_the_test_scores_leaves_no_forge
         assert dltrain("verify", folder) == 0
 
 
+def test_a_half_copied_job_is_removed_by_the_next_driver(tmp_path):
+    """Found by a hostile tester: of a driver that was killed while it took a run over, `.0-lr=0.1.tmp/` stayed for good."""
+    for name in (".0-lr=0.1.tmp/checkpoints", "0-lr=0.1", ".mine.tmp", "elsewhere/kept"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / ".1-lr=1.tmp").symlink_to(tmp_path / "elsewhere")
+    with locked(tmp_path):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [
+        ".1-lr=1.tmp", ".mine.tmp", "0-lr=0.1", "elsewhere",
+    ]  # fmt: skip
+    assert (tmp_path / "elsewhere/kept").is_dir()
+
+
 def test_hashes_of_a_job_that_was_held_are_written_by_the_next_resume(workdir, dltrain):
     """Found by a hostile tester: the books knew the job, so that nothing wrote its hashes, and `verify` called it forged for good."""
     dltrain("-m", "model=linear", "lr=0.01,1e-6", "epochs=1", "quiet=true")
@@ -332,6 +346,19 @@ REFUSED = [
     (
         ["lr=interval(0.1,0.2)", "sweep=nsga2", "sweep.trials=2", "sweep.objectives=[val/los,parameters]"],
         "names val/los, of which it is not known",
+    ),
+    (
+        ["lr=interval(0.1,0.2)", "sweep=nsga2", "sweep.trials=2", "sweep.objectives=[loss,parameters]"],
+        "names loss, which is no score and no cost of a run. Did you mean `val/loss`",
+    ),
+    (
+        [
+            "lr=interval(0.1,0.2)",
+            "sweep=nsga2",
+            "sweep.trials=2",
+            "sweep.objectives=[val/loss,images_per_second]",
+        ],
+        r"no cost of a run\.\s+Costs: parameters, peak_memory_bytes, seconds",
     ),
     (["lr=choice()", "seed=0,1"], r"`lr=choice\(\)` lacks a value"),
     (["lr=0.1,,0.2"], "`lr=0.1,,0.2` lacks a value"),

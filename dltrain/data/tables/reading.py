@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,24 +51,28 @@ class Reading:
 
     def missing(self, texts: Any, among_numbers: bool) -> Flags:
         """Tell which texts stand for a missing value."""
-        for word in {*self.missing_words} - self.met:
-            if text.is_word(texts, [word.strip().lower()]).any():
-                self.met.add(word)
+        self._meet(texts, self.missing_words)
         words = text.MISSING | {word.strip().lower() for word in self.missing_words}
         if among_numbers:
             return text.is_word(texts, words | text.MISSING_AMONG_NUMBERS)
-        for word in {*self.not_missing} - self.met:
-            if text.is_word(texts, [word.strip().lower()]).any():
-                self.met.add(word)
+        self._meet(texts, self.not_missing)
         return text.is_word(texts, words - {word.strip().lower() for word in self.not_missing})
+
+    def _meet(self, texts: Any, words: Sequence[str]) -> None:
+        """Note which words are among the texts, in one pass: a data.json of somebody else may name 100,000."""
+        unmet = {word: word.strip().lower() for word in words if word not in self.met}
+        if unmet:
+            there = text.words_among(texts, {*unmet.values()})
+            self.met.update(word for word, lowered in unmet.items() if lowered in there)
 
     def without_missing(self, values: Floats) -> Floats:
         """Return numbers with NaN for those that stand for a missing value, such as -999."""
-        for word in self.missing_words:
-            if (gone := np.isin(values, numbers_among([word]))).any():
-                self.met.add(word)
-                values = np.where(gone, np.nan, values)
-        return values
+        known = {word: number for word in self.missing_words for number in numbers_among([word])}
+        if not known or not (gone := np.isin(values, [*known.values()])).any():
+            return values
+        there = {*values[gone].tolist()}
+        self.met.update(word for word, number in known.items() if number in there)
+        return np.where(gone, np.nan, values)
 
     @property
     def notes(self) -> list[str]:

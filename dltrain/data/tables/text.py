@@ -98,6 +98,12 @@ def is_word(texts: Any, words: Iterable[str]) -> Flags:
     return flags(found)
 
 
+def words_among(texts: Any, words: Iterable[str]) -> set[str]:
+    """Return the lower-case `words` that are among the texts."""
+    lowered = pc.unique(pc.utf8_lower(texts))
+    return {*lowered.filter(pc.is_in(lowered, value_set=pa.array(sorted(words), pa.string()))).to_pylist()}
+
+
 def looks_like_numbers(texts: Any) -> Flags:
     """Tell which texts are numbers, whatever a comma or a point in them means."""
     forms = (_NUMBER, DECIMAL_COMMA, GROUPED_COMMA, GROUPED_POINT)

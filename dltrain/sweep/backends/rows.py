@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dltrain.config.schema import DEFAULT_EPOCHS
+from dltrain.defaults import DEFAULT_EPOCHS
 from dltrain.direction import resolve_mode, value_of
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.summary import read_rows

@@ -210,8 +210,9 @@ class Slurm:
         job.folder.mkdir(parents=True, exist_ok=True)
         script = job.folder.resolve() / "job.sbatch"
         write(script, script_of(job, self.options, self.cpus))
-        # slurmd appends to it, and a stranger's folder may hold a hard link
-        unshare(job.folder / "slurm.log")
+        # slurmd and the script append to them, and a stranger's folder may hold hard links
+        for name in ("slurm.log", "requeues.txt"):
+            unshare(job.folder / name)
         number = call("sbatch", "--parsable", str(script)).strip().split(";")[0]
         record = {
             "format": 1,

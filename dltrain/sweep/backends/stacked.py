@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from dltrain.config.schema import Config
+from dltrain.direction import TIMES
 from dltrain.sweep.backends import pool
 from dltrain.sweep.backends.local import Local, Running
 from dltrain.sweep.backends.pool import Worker
@@ -92,6 +93,9 @@ class Stacked(Local):
         self.always = always
         # the median pruner compares with ended jobs, and in a stack no job ends before the others
         self.stacks = always or sweep.settings.get("pruner") != "median"
+        # the time and memory of a job of a stack are those of the stack
+        if {*TIMES} & {*map(str, sweep.settings.get("objectives") or ())}:
+            self.stacks = False
         if self.stacks:
             # a full stack in each slot, and as many jobs from which to make the next one
             self.capacity = 2 * LARGEST * self.places

@@ -9,20 +9,19 @@ ranked and tested only among those that were trained on the same data.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from dltrain.config.comparable import changes, described, plain_of
-from dltrain.config.keys import REPLICATES, SCORED_ON
-from dltrain.direction import NO_RANK, Mode
+from dltrain.direction import Mode
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
 from dltrain.storage.summary import UNRANKED
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.groups import (
     COMMANDS,
     Group,
+    commands,
     copies_notes,
     data_names,
     division_notes,
@@ -30,9 +29,17 @@ from dltrain.sweep.outcome.groups import (
     not_proposed_notes,
     number_data,
     rates_notes,
-    repeated,
 )
-from dltrain.sweep.outcome.members import Member, choices_of
+from dltrain.sweep.outcome.members import Member
+from dltrain.sweep.outcome.metric import (
+    check_apart,
+    check_tasks,
+    differently_computed,
+    direction_among,
+    label_of,
+    plain_metric,
+    shared_direction,
+)
 from dltrain.sweep.outcome.notes import remark_notes
 
 # configurations for which a command that repeats them is printed
@@ -93,7 +100,7 @@ class Comparison:
             return [
                 f"{runs} of each configuration: whether the differences are more than chance cannot be said. "
                 f"Repeat each with {statistics.ENOUGH} {again}, the best first:",
-                *map(repeated, groups[:REPEATED]),
+                *commands(groups)[:REPEATED],
                 *not_proposed_notes(groups[:REPEATED]),
             ]
         worse = [group for group in others if group.p is not None and group.p < statistics.LEVEL]
@@ -146,7 +153,7 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
         )
     check_tasks(members)
     done = [member for member in members if not _why_not(member)]
-    notes = [f"{_label(member)} is left out: {why}" for member in members if (why := _why_not(member))]
+    notes = [f"{label_of(member)} is left out: {why}" for member in members if (why := _why_not(member))]
     if not done:
         who = "This run does not have" if len(members) == 1 else f"None of these {len(members)} runs has"
         raise CheckpointProblem(f"{who} a score. The states of all runs: dltrain runs --jobs")
@@ -156,15 +163,16 @@ def compare(members: Sequence[Member], metric: str | None = None) -> Comparison:
         _, mode, _ = chosen_metric(done, instead)
         metric, told = instead, [*told, f"{different}: compared by {instead}"]
     kept = [member for member in done if math.isfinite(member.scores.get(metric, math.nan))]
+    check_apart(kept, metric)
     there = set(map(id, kept))
     notes += told + [
-        f"{_label(member)} is left out: it has no {metric}" for member in done if id(member) not in there
+        f"{label_of(member)} is left out: it has no {metric}" for member in done if id(member) not in there
     ]
     if not kept:
         raise CheckpointProblem(f"None of these runs has a finite {metric}.")
     groups = grouped(kept, metric)
     number_data(groups)
-    remarked = remark_notes((_label(member), member.summary) for member in kept)
+    remarked = remark_notes((label_of(member), member.summary) for member in kept)
     sign = 1 if mode == "min" else -1
     groups.sort(key=lambda group: (group.data, sign * group.mean))
     found = Comparison(
@@ -193,22 +201,6 @@ def _why_not(member: Member) -> str:
     return f"it {status}" if status in UNRANKED else ""
 
 
-def _label(member: Member) -> str:
-    return member.label or str(member.path)
-
-
-def check_tasks(members: Sequence[Member]) -> None:
-    """Raise CheckpointProblem where the runs have different tasks."""
-    tasks = {
-        str(member.data["task"]): member for member in members if isinstance(member.data.get("task"), str)
-    }
-    if len(tasks) > 1:
-        (one, left), (other, right) = list(tasks.items())[:2]
-        raise CheckpointProblem(
-            f"{left.path} is a {one} and {right.path} a {other}: their scores do not compare. Name runs of one task."
-        )
-
-
 def chosen_metric(members: Sequence[Member], wanted: str | None) -> tuple[str, Mode, list[str]]:
     """Return the metric that is compared, its direction, and what has to be said about the choice."""
     common = [name for name in members[0].scores if all(name in member.scores for member in members)]
@@ -232,51 +224,6 @@ def chosen_metric(members: Sequence[Member], wanted: str | None) -> tuple[str, M
     raise CheckpointProblem(
         f"These runs have different metrics ({', '.join(sorted(own))}) and no common score with a direction. Name one: --metric NAME"
     )
-
-
-def shared_direction(members: Sequence[Member], metric: str) -> Mode | None:
-    """Return whether lower or higher is better in all runs that know it; None where none does or they differ."""
-    modes = {mode for member in members if (mode := member.direction(metric)) is not None}
-    return modes.pop() if len(modes) == 1 else None
-
-
-def direction_among(members: Sequence[Member], metric: str) -> Mode:
-    """Return whether lower or higher is better. Raises UserError, with the cure, where it is not known or the runs differ."""
-    mode = shared_direction(members, metric)
-    if mode is not None:
-        return mode
-    owners = {member.direction(metric): _label(member) for member in members}
-    if "min" in owners and "max" in owners:
-        raise UserError(
-            f"`--metric` is {metric}, of which higher is better in {owners['max']} and lower in {owners['min']}. "
-            "Compare those with one direction."
-        )
-    directed = [name for name in members[0].scores if shared_direction(members, name)]
-    raise UserError(
-        f"`--metric` is {metric}, of which it is not known whether lower or higher is better: a word of yours says it by "
-        f'`direction = "max"` in its class or `_direction_: max` in its file, for runs from then on.\n{listing("Scores with a direction", directed)}'
-    )
-
-
-def differently_computed(members: Sequence[Member], metric: str) -> str:
-    """Return in which way runs on the same data compute a metric differently, or why the metric ranks nothing; "" where it compares."""
-    if metric == "gap" and any(set(choices).difference(REPLICATES) for choices in choices_of(members)):
-        return NO_RANK
-    alike: dict[str, list[Mapping[str, Any]]] = {}
-    for member in members:
-        alike.setdefault(repr([member.config.get(key) for key in SCORED_ON]), []).append(member.config)
-    found = next((found for configs in alike.values() if (found := changes(metric, configs))), None)
-    return f"the values of {metric} do not compare ({described(found)})" if found else ""
-
-
-def plain_metric(members: Sequence[Member], metric: str, different: str, refused: bool) -> str:
-    """Return the metric that compares in place of another one. Raises UserError where that was asked for, or there is none."""
-    instead = plain_of(metric)
-    known = any(instead in member.scores for member in members)
-    if not known or refused:
-        cure = f"Compare by --metric {instead}" if known else "Name runs that compute it in the same way"
-        raise UserError(f"{different[:1].upper()}{different[1:]}.\n{cure}")
-    return instead
 
 
 def check_tested(members: Sequence[Member], wanted: str) -> None:

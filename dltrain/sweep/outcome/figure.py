@@ -125,7 +125,7 @@ def draw(found: Comparison, style: Style) -> list[Path]:
         )
     if extent.note:
         found.notes.append(f"the axis of the figure {style.file.name} is {extent.note}")
-    found.notes += filter(None, [about_curves(found.metric, y)])
+    found.notes += filter(None, [about_curves(found.metric, y), about_seconds(shown, style.x)])
     spec = chart(rows, style, y, [name_of(group) for group in shown], extent)
     check_font(spec, style)
     table = table_of(style.file)
@@ -145,6 +145,14 @@ def about_curves(metric: str, y: str) -> str:
     if y != metric or "/" not in y:
         return ""
     return "The table takes the best epoch of each run, the curves the mean over the runs at each epoch."
+
+
+def about_seconds(groups: Sequence[Group], x: str) -> str:
+    """Say where seconds are those of a stack of jobs; "" where each run has its own."""
+    stacked = any(member.summary.get("stacked") is True for group in groups for member in group.members)
+    return "the seconds of jobs that were trained as one stack are those of the stack" * (
+        stacked and x == "seconds"
+    )
 
 
 def name_of(group: Group) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dltrain.config.keys import REPLICATES, SPLIT_BY, label, text_of
+from dltrain.config.keys import REPLICATES, SPLIT_BY, is_observing, label, text_of
 from dltrain.data.errors import some
 from dltrain.errors import typed
-from dltrain.storage.proposed import beyond_record, name_option
+from dltrain.storage.proposed import beyond_record, is_rerun, name_option
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.outcome import statistics
 from dltrain.sweep.outcome.members import Member, choices_of, rates_note
@@ -95,6 +95,7 @@ def grouped(members: Sequence[Member], metric: str) -> list[Group]:
     other states of a file of the user's code.
     """
     edited = _edited([member.code for member in members])
+    by_recipe = len({str(member.config.get("experiment")) for member in members}) > 1
     groups: dict[str, list[Group]] = {}
     for member, choices in zip(members, choices_of(members, asked=True), strict=True):
         kept = {key: value for key, value in choices.items() if key not in REPLICATES}
@@ -102,12 +103,18 @@ def grouped(members: Sequence[Member], metric: str) -> list[Group]:
         if member.first_weights and len({other.first_weights for other in members} - {""}) > 1:
             kept["first weights"] = member.first_weights[:8]
         kept |= {f"code of {file}": sha[:8] for file, sha in member.code.items() if file in edited}
-        alike = groups.setdefault(repr({key: text_of(value) for key, value in kept.items()}), [])
+        trained = {key: text_of(value) for key, value in kept.items() if not is_observing(key, member.config)}
+        # a recipe stands for the keys that it sets, of which the choices may not tell all
+        alike = groups.setdefault(repr((sorted(trained.items()), member.trained if by_recipe else "")), [])
         part, seen = member.replicate[1:], member.scored_on
         group = next((group for group in alike if group.prints.get(part, seen) == seen), None)
         if group is None:
             group = Group(kept, [], [])
             alike.append(group)
+        # what not all of its repetitions have is no choice of the configuration
+        group.choices = {
+            key: value for key, value in group.choices.items() if key in kept and kept[key] == value
+        }
         group.add(member, member.scores[metric])
     for alike in groups.values():
         for group in alike if len(alike) > 1 else ():
@@ -168,17 +175,31 @@ DIVIDED = "runs on one fold and split share its samples: the interval and n take
 COMMANDS = ("dltrain ", "for seed in ")
 
 
+def commands(groups: Sequence[Group]) -> list[str]:
+    """Return the command that repeats each configuration: a `rerun` where those of two would be the same, as after a file was edited."""
+    found = list(map(repeated, groups))
+    return [
+        command if found.count(command) == 1 else rerun(group)
+        for group, command in zip(groups, found, strict=True)
+    ]
+
+
+def rerun(group: Group) -> str:
+    """Return the command that repeats the first run of a configuration with other seeds, or on other splits."""
+    seeds = " ".join(map(str, range(statistics.ENOUGH)))
+    key = REPLICATES[-1] if group.is_divided else REPLICATES[0]
+    return f"{COMMANDS[1]}{seeds}; do {typed('rerun', group.members[0].path)} {key}=$seed; done"
+
+
 def repeated(group: Group) -> str:
     """Return the command that trains a configuration with enough seeds, on the folds and splits that its runs have.
 
     It is a `rerun` where the record holds what only the user may say.
     """
     member = group.members[0]
-    if member.command.startswith("dltrain rerun ") or not_proposed(group):
+    if is_rerun(member.command) or not_proposed(group):
         # what was asked for is a change of another run's configuration
-        seeds = " ".join(map(str, range(statistics.ENOUGH)))
-        key = REPLICATES[-1] if group.is_divided else REPLICATES[0]
-        return f"{COMMANDS[1]}{seeds}; do {typed('rerun', member.path)} {key}=$seed; done"
+        return rerun(group)
     again = _again(group)
     asked = {text.lstrip("+").partition("=")[0]: text for text in member.overrides}
     kept = [text for key, text in asked.items() if key not in again]

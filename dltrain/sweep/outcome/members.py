@@ -8,7 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dltrain.config.keys import REPLICATES, SPLIT_BY, differences, is_of_problem, keys_given, text_of
+from dltrain.config.keys import (
+    ELSEWHERE,
+    REPLICATES,
+    SPLIT_BY,
+    differences,
+    is_observing,
+    is_of_problem,
+    is_safe,
+    keys_given,
+    text_of,
+    with_defaults,
+)
 from dltrain.config.saved import flat, load_bounded
 from dltrain.direction import NO_SCORES, Mode, direction_of, metrics_of
 from dltrain.errors import CheckpointProblem
@@ -101,6 +112,16 @@ class Member:
         return keys_given(self.overrides)
 
     @property
+    def trained(self) -> list[tuple[str, str]]:
+        """Return all keys that decide what is trained, beside the repetition, with their values as text."""
+        config = with_defaults(as_asked(self))
+        return sorted(
+            (key, text_of(value))
+            for key, value in config.items()
+            if key not in (*REPLICATES, *ELSEWHERE) and not is_safe(key) and not is_observing(key, config)
+        )
+
+    @property
     def replicate(self) -> tuple[Any, ...]:
         """Return the values in which the repetitions of a configuration differ: seed, fold and seed of the split."""
         first, *others = REPLICATES
@@ -164,7 +185,7 @@ def choices_of(members: Sequence[Member], asked: bool = False) -> list[dict[str,
         asked: whether a rate that lr=auto chose counts as auto: repetitions of one configuration may choose different ones
     """
     given = {key for member in members for key in member.given}
-    configs = [as_asked(member) if asked else member.config for member in members]
+    configs = [with_defaults(as_asked(member) if asked else member.config) for member in members]
     return differences(configs, given) if members else []
 
 

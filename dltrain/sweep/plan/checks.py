@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 from dltrain.config.comparable import changes, described, plain_of
 from dltrain.config.saved import flat
-from dltrain.config.schema import DEFAULT_EPOCHS, Config, objective_of
-from dltrain.direction import BETTER, NO_RANK, direction_of
-from dltrain.errors import UserError
+from dltrain.config.schema import Config, objective_of
+from dltrain.defaults import DEFAULT_EPOCHS
+from dltrain.direction import BETTER, COSTS, NO_RANK, NO_SCORES, direction_of
+from dltrain.errors import UserError, listing, nearest
 from dltrain.sweep.jobs import STARTUP, Chosen
 from dltrain.sweep.plan import sources
 from dltrain.sweep.plan.coverage import ALL, to_check
@@ -176,9 +177,16 @@ def check_each_value(plan: Plan) -> None:
 
 
 def check_directions(plan: Plan) -> None:
-    """Refuse metrics among several objectives of which it is not known whether lower or higher is better."""
+    """Refuse names among several objectives that no job has, or of which it is not known whether lower or higher is better."""
     for name in plan.objectives:
         split, _, metric = name.rpartition("/")
+        if not split and name not in COSTS:
+            is_score = name not in NO_SCORES and direction_of(name, plan.first.metrics) is not None
+            known = [*COSTS, f"val/{name}"] if is_score else COSTS
+            raise UserError(
+                f"`sweep.objectives` names {name}, which is no score and no cost of a run.{nearest(name, known)}\n"
+                f"{listing('Costs', COSTS)}. Scores have the name of their split: val/loss"
+            )
         if split in ("train", "val", "test") and direction_of(name, plan.first.metrics) is None:
             cure = (
                 f"Say which in its file: `_direction_: max` (higher is better) or `_direction_: min` in conf/metrics/{metric}.yaml."

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from dltrain.config.schema import DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS, Config
+from dltrain.config.keys import with_defaults
+from dltrain.config.schema import Config
 from dltrain.sweep.jobs import Chosen
 
 # groups whose words act in the given order
@@ -19,12 +20,9 @@ def effect_of(config: Config) -> str:
     Known are null for the default batch size and number of epochs, schedule=constant that changes nothing, and the order of
     regularization.
     """
-    plain = dict(config.plain)
+    plain = with_defaults(config.plain)
     for group in _ORDERED:
         plain[group] = list((plain.get(group) or {}).items())
-    plain["batch_size"] = plain.get("batch_size") or DEFAULT_BATCH_SIZE
-    if plain.get("steps") is None:
-        plain["epochs"] = plain.get("epochs") or DEFAULT_EPOCHS
     schedule = plain.get("schedule") or {}
     target = str(schedule.get("_target_"))
     if target == "dltrain.schedules.constant" and all(schedule.get(k, v) == v for k, v in _CONSTANT.items()):

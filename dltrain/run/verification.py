@@ -26,10 +26,11 @@ from dltrain.config.door import Door
 from dltrain.config.groups import GROUPS
 from dltrain.config.keys import LENGTH, REPLICATES, is_safe
 from dltrain.config.repeated import compared
-from dltrain.config.schema import DEFAULT_EPOCHS, Config
+from dltrain.config.schema import Config
 from dltrain.data.contract import Contract
 from dltrain.data.prepare import fingerprint_of
 from dltrain.data.synthetic import none
+from dltrain.defaults import DEFAULT_EPOCHS
 from dltrain.direction import resolved_modes
 from dltrain.errors import CheckpointProblem, DataProblem, UserError, split_command
 from dltrain.loggers.events import EARLIER, EVENT_FILES, Best

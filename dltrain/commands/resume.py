@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import open_catalogue, say_replaced
 from dltrain.config.door import Door, door_for_saved
-from dltrain.config.keys import LENGTH, SAFE, is_safe
+from dltrain.config.keys import LENGTH, SAFE, is_safe, lengths
 from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
@@ -80,16 +80,6 @@ def read_checked(path: Path, overrides: list[str], catalogue: Catalogue) -> tupl
     """Return the configuration of a run with changes, and the door for what it may name. Raises UserError, CheckpointProblem."""
     config = saved.read(path, catalogue, overrides)
     return config, door_for_saved(config, catalogue, overrides)
-
-
-def lengths(overrides: Iterable[str]) -> list[str]:
-    """Return the last override of each key of the length of a run.
-
-    >>> lengths(["epochs=3", "device=cpu", "epochs=4"])
-    ['epochs=4']
-    """
-    last = {key: text for text in overrides if (key := text.partition("=")[0]) in LENGTH}
-    return list(last.values())
 
 
 def warn_of_direction(path: Path, config: Config) -> None:

@@ -175,6 +175,16 @@ def check_division(overrides: Iterable[str], run: object, repeat: Callable[[str]
             )
 
 
+def lengths(overrides: Iterable[str]) -> list[str]:
+    """Return the last override of each key of the length of a run.
+
+    >>> lengths(["epochs=3", "device=cpu", "epochs=4"])
+    ['epochs=4']
+    """
+    last = {key: text for text in overrides if (key := text.partition("=")[0]) in LENGTH}
+    return list(last.values())
+
+
 def keys_of(overrides: Iterable[str]) -> set[str]:
     """Return the keys that overrides name, without the prefixes `+` and `++`."""
     return {text.partition("=")[0].lstrip("+") for text in overrides}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dltrain.config import saved
 from dltrain.config.door import Door
+from dltrain.config.keys import lengths
 from dltrain.config.schema import Config
 from dltrain.errors import CheckpointProblem, DataProblem, UserError, typed
 from dltrain.run.build import build_schedule
@@ -68,7 +69,11 @@ def check_planned(path: Path, step: int, plan: Plan) -> None:
     """
     if step <= plan.total_steps:
         return
-    longer = texts(read_summary(path).get("longer")) or [f"epochs={math.ceil(step / plan.steps_per_epoch)}"]
+    # the record may be somebody else's: nothing of it is proposed but numbers
+    told = lengths(texts(read_summary(path).get("longer")))
+    longer = [text for text in told if text.partition("=")[2].isdecimal()] or [
+        f"epochs={math.ceil(step / plan.steps_per_epoch)}"
+    ]
     # on one line, as a sweep shows the first line of a failure
     raise CheckpointProblem(
         f"{path} has trained {step} steps, and its configuration plans {plan.total_steps}; a `resume` with more was stopped. "

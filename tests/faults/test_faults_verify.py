@@ -965,6 +965,23 @@ def test_a_job_beyond_the_end_that_its_sweep_plans_is_refused(workdir, dltrain, 
     assert json.loads((job / "summary.json").read_text())["objective"] == honest["objective"]
 
 
+def test_the_command_to_complete_a_longer_run_holds_numbers_of_its_record_alone(small, dltrain):
+    """Found by a hostile tester: pasted, `trust` of somebody's record would have had the rights of the command line."""
+    (small / manifest.NAME).unlink()
+    file = small / "config.yaml"
+    file.write_text(file.read_text().replace("epochs: 3", "epochs: 2"))
+    longer = [
+        "trust=[payload]",
+        "model._target_=payload.M",
+        "epochs=${oc.env:HOME}",
+        "epochs=3",
+        "logger.mlflow.tracking_uri=x",
+    ]
+    rewrite(small / "summary.json", status="interrupted", longer=longer)
+    with pytest.raises(CheckpointProblem, match=r"To complete that: dltrain resume \S+ epochs=3$"):
+        dltrain("resume", small)
+
+
 def test_more_steps_than_the_configuration_plans_are_found(small):
     file = small / "config.yaml"
     text = file.read_text()

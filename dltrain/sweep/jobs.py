@@ -26,7 +26,7 @@ STARTUP = {"median": 4}
 
 
 # of a summary, beside the best row: the scores of the test split, from where a run was taken over, and what is not in its weights
-FACTS = ("test", "reused", "remarks", "searched")
+FACTS = ("test", "reused", "remarks", "searched", "longer")
 
 
 @dataclass(slots=True)

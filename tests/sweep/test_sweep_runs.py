@@ -240,6 +240,21 @@ def test_a_half_copied_job_is_removed_by_the_next_driver(tmp_path):
     assert (tmp_path / "elsewhere/kept").is_dir()
 
 
+def test_a_job_that_was_lengthened_is_told(workdir, dltrain, capfd):
+    """It was ranked among the shorter ones without a word; `compare` takes it for another configuration."""
+    dltrain("-m", "model=linear", "lr=0.01,0.001", "epochs=1")
+    folder = sweep_folder(workdir)
+    assert dltrain("resume", job_at(folder, 1), "epochs=2") == 0
+    capfd.readouterr()
+    for _ in range(2):
+        # the second time from the books
+        assert dltrain("-m", f"sweep.resume={folder}") == 0
+        told = capfd.readouterr().out
+        assert "note: job was trained longer than the sweep plans, by `resume` with more: 1." in told
+    assert dltrain("compare", folder) == 0
+    assert "epochs=2" in capfd.readouterr().out
+
+
 def test_hashes_of_a_job_that_was_held_are_written_by_the_next_resume(workdir, dltrain):
     """Found by a hostile tester: the books knew the job, so that nothing wrote its hashes, and `verify` called it forged for good."""
     dltrain("-m", "model=linear", "lr=0.01,1e-6", "epochs=1", "quiet=true")

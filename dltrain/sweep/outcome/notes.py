@@ -42,6 +42,12 @@ def notes_of(plan: Plan, jobs: list[Job], folder: Path, missing: int, unfinished
         states = " or ".join(dict.fromkeys(job.state for job in lost))
         notes.append(f"every job {states}; the first, job {first.number}: {first.reason}")
     notes += remark_notes((f"job {job.number}", job.summary) for job in jobs if not job.failed)
+    longer = [str(job.number) for job in jobs if job.summary.get("longer")]
+    if longer:
+        plural = "s were" if len(longer) > 1 else " was"
+        notes.append(
+            f"job{plural} trained longer than the sweep plans, by `resume` with more: {some(longer, 5)}. Ranked apart: {typed('compare', folder)}"
+        )
     reused = sum("reused" in job.summary for job in jobs)
     if reused:
         notes.append(

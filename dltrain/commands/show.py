@@ -31,7 +31,7 @@ from dltrain.config.groups import OVERLAYS
 from dltrain.config.keys import ELSEWHERE
 from dltrain.config.search_path import catalogue_dir, user_dirs
 from dltrain.direction import BETTER
-from dltrain.errors import UserError
+from dltrain.errors import UserError, split_command
 from dltrain.errors import typed as command
 from dltrain.loggers.events import shown_name
 from dltrain.screen.numbers import in_bytes
@@ -50,7 +50,7 @@ from dltrain.storage.folder_names import size_of
 from dltrain.storage.index import KILLED, number_of
 from dltrain.storage.lock import is_held
 from dltrain.storage.progress import with_progress
-from dltrain.storage.summary import WHOLE, read_json, read_summary
+from dltrain.storage.summary import WHOLE, read_json, read_summary, texts
 from dltrain.text import counted
 
 HELP = """
@@ -92,6 +92,7 @@ _RUN = object_schema(
 _SWEEP = object_schema(
     sweep=TEXT,
     **_HEAD,
+    extended=TEXT,
     axes=TEXTS,
     configurations={
         "type": "array",
@@ -200,6 +201,7 @@ def sweep_document(folder: Path, found: Listing, rows: list[listing.Row]) -> dic
         "sweep": folder.name,
         "path": str(folder),
         "command": str(record.get("command") or ""),
+        "extended": extension_of(record),
         "status": row.status,
         "axes": [str(axis) for axis in row.entry.facts.get("axes") or []],
         "tags": row.tags,
@@ -214,6 +216,16 @@ def sweep_document(folder: Path, found: Listing, rows: list[listing.Row]) -> dic
         ],
         "jobs": found.document()["runs"],
     }
+
+
+def extension_of(record: Mapping[str, Any]) -> str:
+    """Return the command of all that a sweep was asked for, where that grew after it had begun; "" where it did not."""
+    try:
+        begun = split_command(record.get("command"))
+    except ValueError:
+        return ""
+    asked = texts(record.get("overrides"))
+    return command("-m", *asked) if "-m" in begun and not {*asked} <= {*begun} else ""
 
 
 def listed_sweep(folder: Path) -> list[listing.Row]:
@@ -421,6 +433,7 @@ def sweep_page(
     yield heading(document["sweep"], document["status"])
     yield from entry("folder", document["path"], whole=True)
     yield from entry("command", document["command"])
+    yield from entry("extended", document["extended"])
     yield from entry("axes", *document["axes"])
     yield from entry("tags", " ".join(document["tags"]))
     report = folder / "report.html"

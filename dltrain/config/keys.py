@@ -64,6 +64,8 @@ SAME_SAMPLES = frozenset(f"dataset.{key}" for key in (
 NO_SAMPLES = "none"
 # groups that change nothing of what is trained by themselves: what a recipe sets are keys, and the others observe
 OBSERVING = ("experiment", "metrics", "diagnostics")
+# parts of a key by which it is asked what dictionary it is of
+DEEPEST = 5
 # how the names of the program's own functions begin
 OWN = "dltrain."
 # words that stand for no choice
@@ -214,13 +216,14 @@ def differences(
     keys = dict.fromkeys(key for config in configs for key in config)
     differing = [key for key in keys if key in shown or _differ(configs, key)]
     words = [key for key in differing if key in GROUPS]
+    holders = _holders(configs) if any(map(_above, differing)) else {}
     told = [
         key
         for key in differing
         if key not in (*words, *ELSEWHERE)
         and not is_safe(key)
         and _is_choice(key, configs)
-        and (key in chosen or _differ_alike(configs, key, _of_one_value(keys, key)))
+        and (key in chosen or _differ_alike(configs, key, holders))
     ]
     names = {key: "lr" if key == "optimizer.lr" else key for key in (*words, *told) if not is_safe(key)}
     return [{name: cell(config.get(key)) for key, name in names.items()} for config in configs]
@@ -264,21 +267,35 @@ def _is_choice(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
     return last == "_args_" or not last.startswith("_")
 
 
-def _of_one_value(keys: Iterable[str], key: str) -> list[str]:
-    """Return the keys of the same value as a key, where that is a dictionary whose entries are keys: `parameters.lr_scale.head`.
+def _holders(configs: Sequence[Mapping[str, Any]]) -> dict[str, set[int]]:
+    """Return, by key, the configurations that have a value there: one itself, or a dictionary whose entries are keys below it.
 
-    A configuration that has one of them has the value, without the entries that it lacks. None for keys of a group.
+    A configuration that has `parameters.lr_scale.head` has `parameters.lr_scale`, without the entries that it lacks.
     """
-    inner = [key[:i] for i, letter in enumerate(key) if letter == "."][1:]
-    return [other for other in keys if any(other == one or other.startswith(f"{one}.") for one in inner)]
+    found: dict[str, set[int]] = {}
+    for number, config in enumerate(configs):
+        for key in config:
+            for place in (*_above(key), key):
+                found.setdefault(place, set()).add(number)
+    return found
 
 
-def _differ_alike(configs: Sequence[Mapping[str, Any]], key: str, beside: Sequence[str] = ()) -> bool:
-    """Return whether a key differs among the configurations that have it, or a key beside it, and the same word of its group."""
-    group = key.partition(".")[0]
+def _above(key: str) -> list[str]:
+    """Return the keys above one, but for its group; of a deep one, as of a layer's name, the first few.
+
+    >>> _above("parameters.lr_scale.layers.0"), _above("model.hidden")
+    (['parameters.lr_scale', 'parameters.lr_scale.layers'], [])
+    """
+    parts = key.split(".", DEEPEST)[:-1]
+    return [".".join(parts[:count]) for count in range(2, len(parts) + 1)]
+
+
+def _differ_alike(configs: Sequence[Mapping[str, Any]], key: str, holders: Mapping[str, set[int]]) -> bool:
+    """Return whether a key differs among the configurations that have it, or the dictionary that it is of, and the same word of its group."""
+    group, above = key.partition(".")[0], [holders[place] for place in _above(key)]
     values: dict[str, Any] = {}
-    for config in configs:
-        if key in config or any(other in config for other in beside):
+    for number, config in enumerate(configs):
+        if key in config or any(number in having for having in above):
             word = "" if group in LIST_GROUPS else str(config.get(group))
             value = config.get(key)
             if values.setdefault(word, value) != value:

@@ -8,6 +8,7 @@ import math
 import random
 import re
 import shlex
+import time
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from scipy import stats
 import dltrain as package
 from dltrain.commands.asked import run_folder
 from dltrain.commands.compare import document_of, members_of, page
+from dltrain.config.keys import differences
 from dltrain.errors import CheckpointProblem, UserError
 from dltrain.screen.table import cells_of
 from dltrain.sweep.outcome import comparison, figure, statistics
@@ -310,6 +312,18 @@ def test_entries_of_a_dictionary_are_choices(workdir):
     assert [(group.name, len(group.values)) for group in found.groups] == [
         (f"{scale}.layers.0=5", 2), (f"{scale}.*.bias=5", 2), (f"{scale}.layers.0=5 {scale}.layers.1=2", 2), (f"{scale}={{}}", 2),
     ]  # fmt: skip
+
+
+def test_thousands_of_entries_take_no_time():
+    """Found by a hostile tester: a summary of 128 kB held every listing for minutes."""
+    left, right = ({f"parameters.k.{side}{i}": i for i in range(20_000)} for side in "lr")
+    deep = {".".join(["a"] * 20_000): 1}
+    begun = time.process_time()
+    found = differences([left | deep, right], [])
+    assert time.process_time() - begun < 2
+    assert len(found[0]) == 40_000
+    # the deep one is of no dictionary that the other has
+    assert not deep.keys() & found[0].keys()
 
 
 def test_words_whose_file_names_another_function_are_other_configurations(workdir):

@@ -13,6 +13,7 @@ import yaml
 from conftest import every, job_at
 from sweeping import summaries, sweep_folder
 
+from dltrain.commands.show import show
 from dltrain.config import own_code
 from dltrain.errors import UserError
 from dltrain.storage.job_names import job_folders
@@ -133,7 +134,9 @@ def test_a_grid_goes_on_with_more_seeds(workdir, dltrain):
     assert dltrain("-m", "seed=0,1", "lr=0.1,0.01", *BRIEF) == 0
     folder = sweep_folder(workdir)
     before, overrides = written(folder), {n: job["overrides"] for n, job in summaries(folder).items()}
+    assert show(folder)["extended"] == ""
     assert dltrain("-m", f"sweep.resume={folder}", "seed=0,1,2") == 0
+    assert "seed=0,1,2 " in show(folder)["extended"] + " "
     jobs = summaries(folder)
     assert written(folder).items() >= before.items()
     assert {n: jobs[n]["overrides"] for n in overrides} == overrides

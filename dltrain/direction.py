@@ -46,7 +46,8 @@ _OF_THE_USER = frozenset(("error", "mse"))
 NO_RANK = "gap does not say which model is better: one that has learned nothing has none"
 
 # columns of metrics.csv that say how far a run is and at what rate; with the gradient's norm, those that are neither better nor worse
-PROGRESS = ("epoch", "step", "lr", "seconds", "images_per_second")
+RATES = ("seconds", "images_per_second")
+PROGRESS = ("epoch", "step", "lr", *RATES)
 NO_SCORES = (*PROGRESS, "grad_norm")
 # numbers of summary.json that are costs of a whole run: lower is better; the row of an evaluation has its own `seconds`
 TIMES = ("seconds", "peak_memory_bytes")

@@ -238,11 +238,11 @@ def test_lr_auto_says_that_it_searches_nothing_where_find_lr_is_refused(dltrain,
 
 
 @pytest.mark.parametrize(
-    ("best", "side", "options"),
-    [(1.0, "highest", "--from 1 --to 100"), (1e-4, "lowest", "--from 1e-07 --to 0.0001"), (0.01, "", "")],
+    ("best", "side", "cure"),
+    [(1.0, "highest", "such as lr=3\n"), (1e-4, "lowest", "such as lr=3e-05\n"), (0.01, "", "")],
 )
 def test_lr_auto_says_that_the_best_rate_is_an_end_of_its_range(
-    dltrain, monkeypatch, capsys, best, side, options
+    dltrain, monkeypatch, capsys, best, side, cure
 ):
     """`find-lr` said so of the same trials, and `lr=auto` trained with lr 1 without a word."""
 
@@ -254,4 +254,4 @@ def test_lr_auto_says_that_the_best_rate_is_an_end_of_its_range(
         assert dltrain("dataset=iris", "model=linear", "epochs=1", *words) == 0
         told = f"lr=auto: {best:g} is the {side} rate that it tries" in (err := capsys.readouterr().err)
         assert told == (bool(side) and "quiet=true" not in words)
-        assert not told or options in err
+        assert not told or cure in err

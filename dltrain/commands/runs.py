@@ -116,7 +116,8 @@ def run(arguments: list[str]) -> int:
     )
     note(found.problem)
     kept = [*rest, *(option for option in ("--jobs", "--archived") if option in given)]
-    note(mixed(found.rows, kept, found.sort) if found.sort == OBJECTIVE or "/" in found.sort else "")
+    by_score = found.sort == OBJECTIVE or "/" in found.sort
+    note(mixed(found.rows, kept, given["--sort"]) if by_score else "")
     if as_json:
         print_json(found.document())
     else:
@@ -229,11 +230,14 @@ def listed(
     return Listing(root, rows, matching, list(columns), name, index.problem, hint)
 
 
-def mixed(rows: Sequence[listing.Row], kept: Sequence[str], score: str) -> str:
+def mixed(rows: Sequence[listing.Row], kept: Sequence[str], sort: str) -> str:
     """Return why objectives, or values of a score, do not compare, and the filter that separates them; "" for those of one kind.
 
-    kept: the folder, conditions and options of the present command
+    Args:
+        kept: the folder, conditions and options of the present command
+        sort: the score by which they are sorted, with `-` for the highest first
     """
+    score = sort.removeprefix("-")
     is_objective = score == OBJECTIVE
     scored = [
         row
@@ -246,7 +250,7 @@ def mixed(rows: Sequence[listing.Row], kept: Sequence[str], score: str) -> str:
     if not values:
         return ""
     alike = [f"{key}={cell(found[0])}" for key, found in values.items() if found[0] is not None]
-    only = typed("runs", *kept, *alike, "--sort", score)
+    only = typed("runs", *kept, *alike, "--sort", sort)
     what = "objectives" if is_objective else f"values of {score}"
     return f"the {what} of these runs do not compare: they differ in {' and '.join(values)}. Those of one kind: {only}"
 

@@ -170,7 +170,7 @@ class DatasetKnobs:
         resident_share: share of the device's free memory that the data may take; larger data are streamed
         limit: number of training samples to use, of each class its share; unset, all
         bootstrap: draw the training split with replacement, by seed and fold; about 63 % of the samples are drawn (bagging)
-        layout: of samples with two axes: image (H, W) has one mean, sequence (steps, features) and channels (channels, steps) one each; auto, image
+        layout: axes of a sample with two: sequence (steps, features), channels (channels, steps) or image (H, W); auto takes image unless declared
     """
 
     val_fraction: Fraction = 0.1

@@ -114,7 +114,7 @@ class Found:
         self._ways[own] += 1
         if self._ways[own] > MAX_WAYS:
             raise DataError(
-                f"{folder} is reached in more than {MAX_WAYS} ways by links; remove them: find {shlex.quote(top)} -type l"
+                f"{folder} is reached in more than {MAX_WAYS} ways by links; remove links, which this lists: find {shlex.quote(top)} -type l"
             )
 
     def unused(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Going through folders that a stranger may have nested deeper than functions of Python can follow."""
+"""List folders, which may be nested deeper than the recursion limit of Python."""
 
 from __future__ import annotations
 

@@ -120,13 +120,12 @@ def find_lr(config: Config, door: Door, given: Collection[str] = ()) -> float:
         raise UserError(
             "`lr` is auto, and none of 1e-4 … 1 gives a finite loss. Look at the data and the model: debug=overfit"
         )
-    beyond = {CANDIDATES[0]: ("lowest", 1e-7, best), CANDIDATES[-1]: ("highest", best, 100.0)}
+    beyond = {CANDIDATES[0]: ("lowest", 0.3), CANDIDATES[-1]: ("highest", 3)}
     # of a default that nobody chose, as that of a study problem, no more is told than the rate
     if best in beyond and "lr" in given and not config.quiet:
-        side, low, high = beyond[best]
+        side, step = beyond[best]
         say(
-            f"lr=auto: {best:g} is the {side} rate that it tries; one beyond may be better. "
-            f"To try some: dltrain find-lr with the words of this run, --from {low:g} --to {high:g}"
+            f"lr=auto: {best:g} is the {side} rate that it tries, and one beyond may be better, such as lr={step * best:g}"
         )
     return best
 

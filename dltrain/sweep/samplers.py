@@ -99,7 +99,7 @@ def qmc(begun: int, seed: Index = 0) -> samplers.BaseSampler:
     Paper: Sobol 1967; Bergstra & Bengio 2012
 
     Args:
-        seed: seed of the search itself; one that was stopped makes other draws when it goes on
+        seed: seed of the search itself
     """
     return samplers.QMCSampler(
         # the seed of the sequence; the study knows the position in it
@@ -128,7 +128,7 @@ def nsga2(
     Args:
         seed: seed of the search itself; one that was stopped makes other draws when it goes on
         population: configurations in a generation
-        objectives: columns of metrics.csv (at the best epoch) or numbers of summary.json; a metric is optimized in
-            its direction, and of everything else, such as parameters and seconds, lower is better
+        objectives: columns of metrics.csv (at the best epoch), each optimized in its direction, and parameters, seconds
+            and peak_memory_bytes of the whole run, of which lower is better
     """
     return samplers.NSGAIISampler(seed=later(seed, begun), population_size=population)

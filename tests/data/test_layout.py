@@ -125,11 +125,8 @@ def test_a_run_from_before_there_were_layouts_keeps_its_samples() -> None:
         assert again.spec.input_shape == (5, 3) and torch.equal(inputs_of(again), inputs_of(former))
     images = prepare(raw)
     assert images.contract is not None
-    assert prepare(raw, statistics=images.statistics(), contract=images.contract).spec.input_shape == (
-        1,
-        5,
-        3,
-    )
+    scored = prepare(raw, statistics=images.statistics(), contract=images.contract)
+    assert scored.spec.input_shape == (1, 5, 3)
 
 
 def test_statistics_of_another_shape_are_refused() -> None:

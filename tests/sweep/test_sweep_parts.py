@@ -518,7 +518,34 @@ def test_seeds_of_one_fold_are_one_value(composer, tmp_path):
         means = [(a + b) / 2, (c + d) / 2, e]
         half = stats.t.ppf(0.975, 2) * stats.sem(means)
         assert (row.mean, row.half_width) == pytest.approx((sum(means) / 3, half))
-        assert row.verdict in ("", "too few runs to tell")
+    assert {row.verdict for row in rank(plan, jobs)[1:]} == {"too few runs to tell"}
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_means_of_folds_are_tested_and_those_with_a_failed_run_are_not(composer, tmp_path, seeds):
+    """With five folds all means are there when one of ten runs failed, and it counted among the tests of the others."""
+    repetitions = [{"fold": str(fold), "seed": str(seed)} for fold in range(5) for seed in range(seeds)]
+    search = axes(("lr", list("abcd")))
+    overrides = [*search, *axes(("fold", list("01234")), ("seed", list("01")[:seeds]))]
+    plan = Plan(overrides, repetitions, [], {"trials": None}, "grid", composer, composer.config([]), False)
+    draws, values = random.Random(0), {}
+    jobs = []
+    for trial, chosen in enumerate(space.grid(search)):
+        for job in plan.jobs(trial, chosen, tmp_path):
+            job.state = "completed"
+            job.summary = {"objective": trial + draws.random(), "best": {}, "best_epoch": 1.0}
+            values.setdefault(trial, {}).setdefault(job.chosen["fold"], []).append(job.objective)
+            jobs.append(job)
+    if seeds > 1:
+        jobs[-1].fail("killed")
+    rows = rank(plan, jobs)
+    means = [[sum(column) / len(column) for column in values[trial].values()] for trial in range(4)]
+    tested = 3 if seeds == 1 else 2
+    ps = sorted(stats.ttest_rel(means[0], means[trial]).pvalue for trial in range(1, tested + 1))
+    smallest = min(float(row.verdict.removeprefix("p = ")) for row in rows if row.verdict.startswith("p = "))
+    assert smallest == pytest.approx(ps[0] * tested, rel=0.05)
+    if seeds > 1:
+        assert rows[-1].verdict == "a repetition failed"
 
 
 def test_the_range_that_is_drawn_holds_the_best():

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from dltrain.config.schema import Config
 from dltrain.direction import TIMES
+from dltrain.errors import UserError
 from dltrain.sweep.backends import pool
 from dltrain.sweep.backends.local import Local, Running
 from dltrain.sweep.backends.pool import Worker
@@ -94,7 +95,12 @@ class Stacked(Local):
         # the median pruner compares with ended jobs, and in a stack no job ends before the others
         self.stacks = always or sweep.settings.get("pruner") != "median"
         # the time and memory of a job of a stack are those of the stack
-        if {*TIMES} & {*map(str, sweep.settings.get("objectives") or ())}:
+        if costs := {*TIMES} & {*map(str, sweep.settings.get("objectives") or ())}:
+            if always:
+                raise UserError(
+                    f"`sweep.backend=stacked` trains jobs together, and `sweep.objectives` names {min(costs)}, which is that of the whole "
+                    "stack then. Use sweep.backend=local"
+                )
             self.stacks = False
         if self.stacks:
             # a full stack in each slot, and as many jobs from which to make the next one

@@ -2,7 +2,7 @@
 
 Runs that differ in `seed`, `fold` and `dataset.split_seed` alone are repetitions of one configuration; copies, where these are the same, count once.
 A configuration gets the mean of its repetitions with Student's interval, and is tested against the best one: by a paired t-test
-where both have the same seeds, folds and splits, else by Welch's t-test; corrected for the number of tests by Holm. Configurations are
+where both have the same seeds, or the same folds and splits, else by Welch's t-test; corrected for the number of tests by Holm. Configurations are
 ranked and tested only among those that were trained on the same data.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from dltrain.direction import Mode
+from dltrain.direction import RATES, Mode
 from dltrain.errors import CheckpointProblem, UserError, listing, nearest, typed
 from dltrain.storage.summary import UNRANKED
 from dltrain.sweep.outcome import statistics
@@ -218,7 +218,7 @@ def chosen_metric(members: Sequence[Member], wanted: str | None) -> tuple[str, M
         if mode is not None and any(name in member.scores for member in members):
             return name, mode, []
     for name in sorted(common, key=lambda name: (not name.startswith("val/"), name == "val/loss")):
-        if name not in ("seconds", "images_per_second") and (mode := shared_direction(members, name)):
+        if name not in RATES and (mode := shared_direction(members, name)):
             told = f"the runs have different metrics ({', '.join(sorted(own))}): compared by {name}, which all have"
             return name, mode, [told]
     raise CheckpointProblem(

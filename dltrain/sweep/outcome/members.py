@@ -21,7 +21,7 @@ from dltrain.config.keys import (
     with_defaults,
 )
 from dltrain.config.saved import flat, load_bounded
-from dltrain.direction import NO_SCORES, Mode, direction_of, metrics_of
+from dltrain.direction import NO_SCORES, RATES, Mode, direction_of, metrics_of
 from dltrain.errors import CheckpointProblem
 from dltrain.storage.folder_names import SWEEP_RECORD
 from dltrain.storage.index import number_of, scan
@@ -160,7 +160,7 @@ class Member:
             if key not in NO_SCORES
         }
         found |= {f"test/{key}": value for key, value in (test if isinstance(test, dict) else {}).items()}
-        found |= {key: self.summary.get(key) for key in ("seconds", "images_per_second")}
+        found |= {key: self.summary.get(key) for key in RATES}
         if isinstance(metric := self.summary.get("metric"), str):
             found[metric] = self.summary.get("objective", found.get(metric))
         return {key: value for key, item in found.items() if (value := number_of(item)) is not None}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dltrain.config.comparable import changes, definition_of, described, plain_of
 from dltrain.config.keys import REPLICATES, SCORED_ON
 from dltrain.data.errors import some
-from dltrain.direction import NO_RANK, TIMES, Mode
+from dltrain.direction import NO_RANK, RATES, Mode
 from dltrain.errors import CheckpointProblem, UserError, listing
 from dltrain.sweep.outcome.members import Member, choices_of
 
@@ -15,10 +15,10 @@ from dltrain.sweep.outcome.members import Member, choices_of
 def check_apart(members: Sequence[Member], metric: str) -> None:
     """Refuse times and memory of runs that were trained as one stack, which are those of the stack and fall by job number."""
     stacked = [label_of(member) for member in members if member.summary.get("stacked") is True]
-    if stacked and metric in (*TIMES, "images_per_second"):
+    if stacked and metric in RATES:
         raise UserError(
             f"`--metric` is {metric}, and {some(stacked, 3)} {'was' if len(stacked) == 1 else 'were'} trained as one stack of jobs, "
-            f"so that the {metric} of a job is that of the stack. In processes of their own: dltrain -m … sweep.backend=local"
+            f"so that the {metric} of a job is that of the stack. Repeat the sweep with sweep.backend=local"
         )
 
 

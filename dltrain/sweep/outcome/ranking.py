@@ -32,9 +32,8 @@ class Row:
     deviation: float
     half_width: float
     verdict: str = ""
-    units: list[float] = field(
-        default_factory=list
-    )  # those that vary independently: of several folds and splits one each
+    # the values that vary independently: of several folds and splits one each
+    units: list[float] = field(default_factory=list)
     objectives: tuple[float, ...] = ()  # means, where the sweep has several; ±inf for one that is missing
 
     @property
@@ -42,7 +41,7 @@ class Row:
         return len(self.values) == len(self.jobs) and all(job.state != "pruned" for job in self.jobs)
 
     def mean_at_best(self, name: str) -> float | None:
-        """Return the mean over the repetitions of a column of metrics.csv at the best epoch; None where one lacks it."""
+        """Return the mean over the repetitions of `Job.number_at_best`; None where one lacks it."""
         found = [value for job in self.jobs if (value := job.number_at_best(name)) is not None]
         return statistics.mean_and_deviation(found)[0] if len(found) == len(self.jobs) else None
 
@@ -134,11 +133,16 @@ def judge(rows: list[Row], scoring: Sequence[str] = ()) -> None:
     """Test the best configuration against the others that have the same values of the axes that decide on what is scored."""
     values = [[row.chosen.get(name) for name in scoring] for row in rows]
     alike = [row for row, own in zip(rows[1:], values[1:], strict=True) if own == values[0]]
-    verdicts = statistics.verdicts(rows[0].units, [row.units for row in alike])
+    # the means of folds and splits are as many where one of their runs failed
+    whole = [row for row in alike if row.complete]
     for row in rows[1:]:
         row.verdict = "other samples"
-    for row, verdict in zip(alike, verdicts, strict=True):
-        row.verdict = verdict if row.complete else "a repetition failed"
+    for row in alike:
+        row.verdict = "a repetition failed"
+    for row, verdict in zip(
+        whole, statistics.verdicts(rows[0].units, [row.units for row in whole]), strict=True
+    ):
+        row.verdict = verdict
 
 
 def mark_trade_offs(plan: Plan, rows: list[Row]) -> None:

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from dltrain.cli import dispatch
+from dltrain.commands.find_lr import Asked
 from dltrain.errors import UserError
+from dltrain.run.tuning import CANDIDATES
 
 PAGE = Path(__file__).parents[1] / "docs" / "find-lr.md"
 BRIEF = ("model=linear", "dataset.limit=200", "--steps", "20")
@@ -255,3 +257,8 @@ def test_lr_auto_says_that_the_best_rate_is_an_end_of_its_range(
         told = f"lr=auto: {best:g} is the {side} rate that it tries" in (err := capsys.readouterr().err)
         assert told == (bool(side) and "quiet=true" not in words)
         assert not told or cure in err
+
+
+def test_both_searches_try_the_same_rates():
+    """`lr=auto` tried 0.316228 and `find-lr` 0.32, so that they could choose rates that differ by a factor of 3."""
+    assert list(CANDIDATES) == Asked().rates

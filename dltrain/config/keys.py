@@ -77,6 +77,11 @@ def splits_data(name: str) -> bool:
     return not {*name.split(",")}.isdisjoint(SCORED_ON)
 
 
+def same_samples(name: str) -> bool:
+    """Return whether an axis is of keys of a dataset that leave what is scored as it is, though the data of the training differ."""
+    return {*name.split(",")} <= SAME_SAMPLES
+
+
 def may_change_data(name: str, values: Iterable[object] = ()) -> bool:
     """Return whether an axis may change the samples or the targets of a dataset, as its own keys do, which only the data tell.
 

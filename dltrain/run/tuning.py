@@ -28,7 +28,8 @@ from dltrain.training.guard import NonFinite
 from dltrain.training.parts import Parts, Plan
 from dltrain.training.trainer import Trainer
 
-CANDIDATES = tuple(10 ** (exponent / 2) for exponent in range(-8, 1))  # 1e-4 … 1, log-spaced
+# 1e-4 … 1, log-spaced, as `find-lr` tries them
+CANDIDATES = tuple(float(f"{10 ** (exponent / 2):.2g}") for exponent in range(-8, 1))
 TRIAL_STEPS = 100
 TRIAL_SAMPLES = 4096
 MEMORY_SHARE = 0.5  # of what is free now: optimizer state, fragmentation and evaluation need the rest

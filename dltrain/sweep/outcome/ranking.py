@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from dltrain.config.keys import REPLICATES, is_of_problem, may_change_data, splits_data
+from dltrain.config.keys import REPLICATES, is_of_problem, may_change_data, same_samples, splits_data
 from dltrain.direction import Mode, rank_of_mean
+from dltrain.errors import CheckpointProblem
 from dltrain.storage.summary import WHOLE
 from dltrain.sweep.jobs import Chosen, Job, label
 from dltrain.sweep.outcome import statistics
@@ -18,6 +20,7 @@ from dltrain.sweep.plan.plan import Plan
 from dltrain.sweep.plan.space import Axis
 
 WORST: dict[Mode, float] = {"min": math.inf, "max": -math.inf}
+SEEN = 8  # values of an axis of which it is seen whether they have the same data
 MATTERS = 0.01  # share of the variance below which the best value of an axis is accidental
 
 
@@ -98,31 +101,48 @@ def scoring_axes(plan: Plan, jobs: Iterable[Job]) -> list[str]:
 
     Reads data.json of jobs for each axis of which only the data tell, until two differ.
     """
-    jobs = list(jobs)
+    jobs = [job for job in jobs if job.is_done and not job.failed]
     return [
         axis.name
         for axis in plan.search_axes
         if splits_data(axis.name)
         or is_of_problem(axis.name, plan.first.words["dataset"])
         or (may_change_data(axis.name, axis.labels) and _changes_data(axis, jobs))
+        or (not same_samples(axis.name) and _sets_data(axis, jobs))
     ]
 
 
 def _changes_data(axis: Axis, jobs: Iterable[Job]) -> bool:
     """Return whether jobs with different values of an axis have other data, or data that are not known."""
-    # only jobs that are equal in all else that the data depend on: the encoding of a table depends on the fold, too
-    alike: dict[object, dict[str, Job]] = {}
-    for job in jobs:
-        if job.is_done and not job.failed:
-            rest = tuple(item for item in job.chosen.items() if item[0] != axis.name and _is_of_data(item[0]))
-            alike.setdefault(rest, {}).setdefault(str(job.chosen.get(axis.name)), job)
-    for by_value in alike.values():
+    for by_value in _alike(axis, jobs):
         prints = set()
         for job in by_value.values() if len(by_value) > 1 else ():
             prints.add(Member(job.folder).fingerprint)
             if len(prints) > 1 or "" in prints:
                 return True
     return False
+
+
+def _sets_data(axis: Axis, jobs: Iterable[Job]) -> bool:
+    """Return whether values of an axis that is not of the dataset give other data, as recipes do, and keys that others follow."""
+    by_value = next((found for found in _alike(axis, jobs) if len(found) > 1), {})
+    some = list(by_value.values())[:: max(1, len(by_value) // SEEN)]
+    known = set()
+    for job in some:
+        # the folder of one may be gone
+        with suppress(CheckpointProblem):
+            member = Member(job.folder)
+            known |= {member.scored_on} if member.fingerprint or member.problem else set()
+    return len(known) > 1
+
+
+def _alike(axis: Axis, jobs: Iterable[Job]) -> list[dict[str, Job]]:
+    """Return jobs that are equal in all else that the data depend on, by the value of an axis: a table is encoded by its fold, too."""
+    alike: dict[object, dict[str, Job]] = {}
+    for job in jobs:
+        rest = tuple(item for item in job.chosen.items() if item[0] != axis.name and _is_of_data(item[0]))
+        alike.setdefault(rest, {}).setdefault(str(job.chosen.get(axis.name)), job)
+    return list(alike.values())
 
 
 def _is_of_data(name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,10 @@ def read(
     fill_newer_keys(content, catalogue)
     check_nodes(content, choices, file, catalogue)
     for group, nodes in (instead or {}).items():
-        content[group], choices[group] = _replaced(content.get(group), nodes), list(nodes)
+        content[group], choices[group] = (
+            _replaced(content.get(group), choices.get(group, []), nodes),
+            list(nodes),
+        )
     table = catalogue.params(choices)
     secrets = resolve(content)
     former = problems(content)
@@ -193,10 +196,18 @@ def read(
     return to_config(content, words_of(choices), secrets)
 
 
-def _replaced(own: Any, nodes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the nodes of other words of a group, those of words that a run has with the keys of the run."""
+def _replaced(own: Any, chosen: Sequence[str], nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nodes of other words of a group, with the keys of the run for words that it chose.
+
+    The record may be somebody else's: a node of another target, or of a word that it does not name, is not that of the word.
+    """
     known = own if isinstance(own, dict) else {}
-    return {name: copy.deepcopy(known.get(name, node)) for name, node in nodes.items()}
+    same = {
+        name: known[name]
+        for name, node in nodes.items()
+        if name in chosen and name in known and known[name].get("_target_") == node.get("_target_")
+    }
+    return {name: copy.deepcopy(same.get(name, node)) for name, node in nodes.items()}
 
 
 def repeating(run: Path, catalogue: Catalogue) -> Callable[[str], Config]:

@@ -16,7 +16,7 @@ _CLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 # Python's time to parse a number grows with the square of its length.
-_LONG_NUMBER = re.compile(r"[-+]?\d[\d:._]{199,}")
+_LONG_NUMBER = re.compile(r"[-+]?(?:\d[\d:._]{199,}|0[xXoObB][\da-fA-F_]{199,})")
 
 
 def check_bounds(file: Path, aliases: bool = True, max_bytes: int = MAX_BYTES) -> None:

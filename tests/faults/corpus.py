@@ -121,6 +121,7 @@ YAMLS: dict[str, Any] = {
     "complex key": "? [1, 2]\n: 3\n",
     "a key twice": "seed: 1\nseed: 2\n",
     "long number": "a: " + "9" * 900_000,
+    "long number of base 16": "a: 0x" + "f" * 5_000,
     "sexagesimal": "a: " + ":".join(["59"] * 100_000),
     "many keys": "".join(f"k{i}: 1\n" for i in range(60_000)),
     "environment in a loop": "notes: ${oc.env:A,${oc.env:B,${oc.env:C,${notes}}}}\n",

@@ -479,6 +479,21 @@ def test_evaluate_with_metrics_of_the_run_keeps_their_keys(train, dltrain, capsy
     assert plain == pytest.approx(sk.cohen_kappa_score(targets, logits.argmax(1)), abs=1e-6)
 
 
+def test_a_metric_that_was_typed_is_that_of_the_word_whatever_a_record_holds(train, dltrain, capsys):
+    """Found by a hostile tester: recall was printed under the name `mcc`."""
+    run = train(*IRIS, "epochs=1", "metrics=[f1]")
+    asked = ("metrics=[mcc,f1]",)
+    honest = evaluated(dltrain, capsys, run.path, *asked)
+    file = run.path / "config.yaml"
+    content = yaml.safe_load(file.read_text())
+    recall = {"_target_": "dltrain.metrics.counts.Recall"}
+    content["metrics"] |= {"mcc": recall, "f1": content["metrics"]["f1"] | recall}
+    file.write_text(yaml.safe_dump(content))
+    for file in run.path.glob("checkpoints/*/config.yaml"):
+        file.write_text((run.path / "config.yaml").read_text())
+    assert evaluated(dltrain, capsys, run.path, *asked)["scores"] == honest["scores"]
+
+
 def test_evaluate_from_python_takes_the_same_changes(train, dltrain, capsys):
     run = train(*IRIS, "epochs=2")
     found = evaluated(dltrain, capsys, run.path, "metrics=[f1,auroc]", "metrics.f1.average=weighted")

@@ -32,7 +32,7 @@ from dltrain.data.prepare import fingerprint_of
 from dltrain.data.synthetic import none
 from dltrain.defaults import DEFAULT_EPOCHS
 from dltrain.direction import resolved_modes
-from dltrain.errors import CheckpointProblem, DataProblem, UserError, split_command
+from dltrain.errors import CheckpointProblem, DataProblem, UserError, split_command, typed
 from dltrain.loggers.events import EARLIER, EVENT_FILES, Best
 from dltrain.metrics.report import CONFUSION, PER_CLASS, per_class_csv
 from dltrain.metrics.targets import PER_TARGET, SCORES
@@ -244,7 +244,10 @@ def hashes(records: Records, verdict: Verdict) -> Iterator[Finding]:
         verdict.hashed = False
         ended = records.summary["status"] in (*FINISHED, "interrupted")
         if ended and records.is_of_present_version:
-            yield Finding(manifest.NAME, "it is missing", "the hashes that a run writes when it ends")
+            cure = f"those of one that was killed before: {typed('resume', path)}"
+            yield Finding(
+                manifest.NAME, "it is missing", f"the hashes that a run writes when it ends; {cure}"
+            )
         elif not records.is_of_present_version:
             verdict.open.append("hashes of the records: an earlier dltrain wrote none")
         else:

@@ -576,6 +576,24 @@ def test_modes_of_the_caller_do_not_reach_a_run():
     assert_equal(weights(run), wanted)
 
 
+def test_predictions_for_data_neither_follow_nor_change_the_state_of_the_caller():
+    """They were computed in a bfloat16 autocast, and dropout seeded the generator: numbers drawn later were those of no seed."""
+    run = api.train(**BRIEF | {"model.dropout": 0.5})
+    samples = np.random.default_rng(0).random((5, 1, 8, 8), np.float32)
+    wanted = run.predict(samples).probabilities
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (run.predict(samples).probabilities == wanted).all()
+    drawing = api.load(run.path, "evaluation.mc_dropout=3")
+    drawn = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        assert (drawing.predict(samples).probabilities != wanted).any()
+        drawn.append(torch.rand(3))
+        torch.manual_seed(seed)
+        assert torch.equal(drawn[-1], torch.rand(3))
+    assert not torch.equal(*drawn)
+
+
 @pytest.mark.ci
 def test_a_sweep_sees_the_environment_of_its_call(monkeypatch):
     Path("conf/model").mkdir(parents=True)

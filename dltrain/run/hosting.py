@@ -198,9 +198,7 @@ def torch_kept() -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
-            for kind in ("cpu", "cuda"):
-                if torch.is_autocast_enabled(kind):
-                    stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(without_autocast())
             yield
     finally:
         if device.type != "cpu":
@@ -213,6 +211,18 @@ def torch_kept() -> Iterator[None]:
             torch.cuda.set_rng_state_all(gpus)
         torch.set_rng_state(generator)
         np.random.set_state(numbers)  # noqa: NPY002
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Compute in the precision of the tensors, outside of an autocast of the caller."""
+    import torch
+
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def _torch_flags() -> dict[str, Any]:

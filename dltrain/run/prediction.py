@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from dltrain.metrics.thresholds import Threshold
 from dltrain.run.build import build, build_augmentation
 from dltrain.run.data import data_problems
 from dltrain.run.draws import Draws, Passes
+from dltrain.run.hosting import without_autocast
 from dltrain.run.inputs import Given, array_of, finite, rows_of, table_of
 from dltrain.run.machine import choose_device, choose_precision
 from dltrain.run.plan import choose_batch_size, evaluation_batch_size
@@ -194,7 +196,7 @@ class Predictor:
         where: list[Array] = []
         first, passes, of_floats = 0, self.passes(), False
         scale = Scale(self.normalize.std, bool(contract.columns))
-        with data_problems(), passes.ready():
+        with data_problems(), self.own_state(), passes.ready():
             for number, (inputs, names) in enumerate(samples.batches(size)):
                 check_values(inputs, contract, self.normalize.mean, isinstance(samples, Pictures))
                 normal = self.normalize(inputs.to(self.device))
@@ -214,6 +216,13 @@ class Predictor:
         of_floats &= contract.in_bytes and len(contract.input_shape) == 3
         notes = (*samples.notes, *(FLOATS,) * of_floats, *scale.notes, *found.notes)
         return replace(found, notes=notes, broken=tuple(samples.broken))
+
+    @contextmanager
+    def own_state(self) -> Iterator[None]:
+        """Compute outside of an autocast of the caller, whose generator stays where it was: dropout draws from the global one."""
+        gpus = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(gpus), without_autocast():
+            yield
 
     def predictions(self, passes: Tensor, where: Array) -> Predictions:
         """Return what the outputs (P, N, …) of one or several passes say of samples."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import threading
@@ -26,7 +27,7 @@ from dltrain.run import layer_use
 from dltrain.run.parameter_groups import last_matrix_of
 from dltrain.training.forward import keep_head_in_float32
 from dltrain.training.trainer import Trainer
-from dltrain.weight_layers import first_layer, last_layer, use_of, watch, weight_layers
+from dltrain.weight_layers import Use, first_layer, last_layer, use_of, watch, weight_layers
 
 OWN = (Linear, MLP, DeepLinear, CNN, LeNet, ResNet, WideResNet, SpeedCNN, VisionTransformer)
 
@@ -492,6 +493,26 @@ def test_a_resumed_run_keeps_its_last_layer(own, dltrain, workdir, monkeypatch, 
     assert_equal(killed.last_state()["weights"], golden.last_state()["weights"])
     assert_equal(killed.last_state()["optimizer"], golden.last_state()["optimizer"])
     assert killed.summary.get("layers") == golden.summary.get("layers")
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ({"first": "a", "last": "b", "matrix": "c", "gain": 2.0}, Use("a", "b", "c", 2.0)),
+        ({"last": ["b"], "gain": math.inf}, Use()),
+        ("b", Use()),
+        (None, Use()),
+    ],
+)
+def test_a_record_of_layers_may_be_forged(tmp_path, layers, expected):
+    summary = {"status": "interrupted", "parameters": 3, "layers": layers}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert layer_use.former_use(tmp_path) == expected
+
+
+def test_a_run_that_was_killed_before_its_first_summary_is_watched_anew(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    assert layer_use.former_use(tmp_path) is None
 
 
 def test_the_pass_is_for_new_runs_of_models_from_elsewhere(own, dltrain, monkeypatch):

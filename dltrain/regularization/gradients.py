@@ -53,8 +53,8 @@ class ClipAdaptive:
         self.limit, self.eps = limit, eps
         last = last_matrix_owner(model)
         # the owner of a matrix that is used last may have other layers inside
-        inside = used_matrix(model) is None
-        kept = {id(parameter) for parameter in (last.parameters(recurse=inside) if last else ())}
+        recurse = used_matrix(model) is None
+        kept = {id(parameter) for parameter in (last.parameters(recurse) if last else ())}
         self.parameters = [parameter for parameter in model.parameters() if id(parameter) not in kept]
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dltrain.declare import declares
 from dltrain.ranges import NonNegative, Positive
-from dltrain.weight_layers import last_layer, use_of
+from dltrain.weight_layers import used_matrix
 
 
 class ClipNorm:
@@ -52,7 +52,9 @@ class ClipAdaptive:
     def __init__(self, model: nn.Module, limit: float = 0.01, eps: float = 1e-3) -> None:
         self.limit, self.eps = limit, eps
         last = last_matrix_owner(model)
-        kept = {id(parameter) for parameter in (last.parameters() if last else ())}
+        # the owner of a matrix that is used last may have other layers inside
+        recurse = used_matrix(model) is None
+        kept = {id(parameter) for parameter in (last.parameters(recurse) if last else ())}
         self.parameters = [parameter for parameter in model.parameters() if id(parameter) not in kept]
 
     @torch.no_grad()
@@ -139,10 +141,10 @@ def unit_norms(values: Tensor) -> Tensor:
 
 
 def last_matrix_owner(model: nn.Module) -> nn.Module | None:
-    """Return the last layer, or the last module that owns a parameter with two or more axes where no use is known."""
-    last = last_layer(model)
-    if last is not None and use_of(model) is not None:
-        return last.module
+    """Return the owner of the matrix that the model uses last, or the last owner of one where no use is known."""
+    used = used_matrix(model)
+    if used is not None:
+        return used.owner
     layers = [
         module for module in model.modules() if any(p.ndim >= 2 for p in module.parameters(recurse=False))
     ]

@@ -44,6 +44,7 @@ from dltrain.optimizers.stepping import needs_of
 from dltrain.regularization.protocols import DecayRule, GradientRule, Penalty, Shrinking, WeightRule
 from dltrain.run.data import build_data, check_unused
 from dltrain.run.effect import check_effect, refuse_unused, unused_keys, unused_lines
+from dltrain.run.layer_use import find_use
 from dltrain.run.lineage import seen_before
 from dltrain.run.loss_notes import loss_notes
 from dltrain.run.machine import choose_device, choose_precision, choose_threads, set_machine, slow_choices
@@ -68,7 +69,7 @@ from dltrain.training.cost import step_flops
 from dltrain.training.forward import keep_head_in_float32
 from dltrain.training.parts import Frozen, Metric, Parts, Plan, Rules, Schedule
 from dltrain.training.planned import planned_of
-from dltrain.weight_layers import watch
+from dltrain.weight_layers import Use
 
 
 def build(
@@ -79,12 +80,14 @@ def build(
     contract: Contract | None = None,
     trial: bool = False,
     given: Collection[str] = (),
+    former: Use | None = None,
 ) -> tuple[Parts, Plan]:
     """Build all parts of one run and its plan; `statistics` of an earlier run normalize in place of new ones.
 
     `contract` is that of the earlier run: the data are encoded by it, or refused where they differ.
     `splits` are the data, if they are loaded already. With `trial`, the user's own parts are tried for two steps. `given` are
-    the keys of the command line, which are refused where they change nothing for these data and this model.
+    the keys of the command line, which are refused where they change nothing for these data and this model. `former` is which layers
+    an earlier run had for its first and last.
 
     Raises UserError, DataProblem where the choices do not fit the data.
     """
@@ -94,7 +97,7 @@ def build(
     unused = check_unused(splits, config, door, given)
     batch_size = choose_batch_size(config.batch_size, len(splits.train))
     order = build_order(config, door, splits, batch_size)
-    model, frozen, loaded = build_model(config, door, splits, device, batch_size)
+    model, frozen, loaded = build_model(config, door, splits, device, batch_size, former)
     plan = make_plan(
         config,
         device,
@@ -234,7 +237,12 @@ def build_augmentation(config: Config, door: Door, spec: DataSpec) -> Augmentati
 
 
 def build_model(
-    config: Config, door: Door, splits: Splits, device: torch.device, batch_size: int
+    config: Config,
+    door: Door,
+    splits: Splits,
+    device: torch.device,
+    batch_size: int,
+    former: Use | None = None,
 ) -> tuple[nn.Module, list[Frozen], str]:
     """Build the model, sized from the data, and initialize its weights on its device.
 
@@ -246,7 +254,7 @@ def build_model(
     with fitting_memory(f"model={config.words.get('model')}"):
         model: nn.Module = door.build(config.model, "model", spec.input_shape, spec.num_classes)
     materialize(model, splits, config)
-    watch(model, two_samples(splits))
+    find_use(model, former, partial(two_samples, splits))
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     report: Report | None = None
     if config.initializer.get("_target_"):

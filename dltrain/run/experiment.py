@@ -34,6 +34,7 @@ from dltrain.run.constant import constant_scores
 from dltrain.run.data import check_resumed
 from dltrain.run.destinations import build_loggers
 from dltrain.run.failures import explain, never_finite, problem_of
+from dltrain.run.layer_use import former_use
 from dltrain.run.lineage import digest_of_weights
 from dltrain.run.record import describe, facts, manifest_facts, peak_memory, summary_of, watched_logs
 from dltrain.run.resume import restore
@@ -88,6 +89,7 @@ def prepare(
         contract,
         trial and new,
         keys_of(overrides) if new else (),
+        None if earlier is None else former_use(earlier),
     )
     if earlier is not None:
         check_resumed(earlier, contract, parts.contract)

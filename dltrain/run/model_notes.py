@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from torch import nn
 
 from dltrain.config.door import Door
+from dltrain.config.keys import OWN
 from dltrain.config.schema import Config
 from dltrain.initializers.layers import known_gain
+from dltrain.run.layer_use import is_own
 from dltrain.text import counted
 from dltrain.weight_layers import GAINS, NORMS, last_layer, use_of, weight_layers
 
@@ -45,7 +47,7 @@ def left_note(config: Config, door: Door, model: nn.Module) -> Iterator[str]:
     target = str(config.initializer.get("_target_"))
     # one from elsewhere may fill others, and `default` fills none
     if (
-        not target.startswith("dltrain.")
+        not target.startswith(OWN)
         or getattr(door.locate(target, "initializer"), "needs", None) == frozenset()
     ):
         return
@@ -55,7 +57,7 @@ def left_note(config: Config, door: Door, model: nn.Module) -> Iterator[str]:
     if names:
         more = f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN)
         yield (
-            f"initial  initializer={config.words['initializer']} fills parameters named weight alone, and leaves "
+            f"initial  initializer={config.words['initializer']} fills parameters whose names end with weight, and leaves "
             f"{', '.join(names[:_SHOWN])}{more} as the model built them"
         )
 
@@ -63,7 +65,7 @@ def left_note(config: Config, door: Door, model: nn.Module) -> Iterator[str]:
 def head_note(model: nn.Module) -> Iterator[str]:
     """Yield a line where the last layer is not the one that is registered last, or where no forward pass could tell."""
     layers, last = weight_layers(model), last_layer(model)
-    if last is None or len(layers) < 2:
+    if last is None or len(layers) < 2 or is_own(model):
         return
     if use_of(model) is None:
         yield f"head     {last.name} is taken for the last layer: it is registered last, and forward could not be followed"
@@ -75,7 +77,7 @@ def gain_note(config: Config, model: nn.Module) -> Iterator[str]:
     """Yield a line where an automatic gain is 1 because no activation of the model is known."""
     node = config.initializer
     key = next((key for key in ("gain", "std") if node.get(key) == "auto"), None)
-    ours = str(node.get("_target_")).startswith("dltrain.")
+    ours = str(node.get("_target_")).startswith(OWN)
     if key is None or not ours or len(weight_layers(model)) < 2 or known_gain(model) is not None:
         return
     relu = GAINS["relu"] / math.sqrt(node.get("connections", 1))

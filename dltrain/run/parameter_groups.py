@@ -18,7 +18,7 @@ from dltrain.errors import UserError
 from dltrain.initializers.pretrained import freeze_parameters, head_parameters, matching
 from dltrain.optimizers.groups import HAS_LAST_MATRIX, LAST_MATRIX
 from dltrain.training.parts import Frozen, Plan
-from dltrain.weight_layers import last_layer, use_of
+from dltrain.weight_layers import used_matrix
 
 
 def freeze(model: nn.Module, config: Config, by_initializer: list[str]) -> list[Frozen]:
@@ -164,10 +164,10 @@ def parameter_groups(model: nn.Module, config: Config, frozen: list[Frozen]) -> 
 
 
 def last_matrix_of(model: nn.Module) -> Tensor | None:
-    """Return the weight that the model uses last, or the last matrix that it registers where no use is known."""
-    layer = last_layer(model)
-    if layer is not None and use_of(model) is not None:
-        return layer.weight
+    """Return the matrix that the model uses last, or the last one that it registers where no use is known."""
+    used = used_matrix(model)
+    if used is not None:
+        return used.parameter
     return next((p for p in reversed(list(model.parameters())) if p.dim() >= 2), None)
 
 

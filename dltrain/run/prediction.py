@@ -28,6 +28,7 @@ from dltrain.run.data import data_problems
 from dltrain.run.draws import Draws, Passes
 from dltrain.run.hosting import without_autocast
 from dltrain.run.inputs import Given, array_of, finite, rows_of, table_of
+from dltrain.run.layer_use import former_use
 from dltrain.run.machine import choose_device, choose_precision
 from dltrain.run.plan import choose_batch_size, evaluation_batch_size
 from dltrain.run.samples import Broken, Pictures, Samples
@@ -36,7 +37,7 @@ from dltrain.run.table import Array, Table
 from dltrain.run.weights import best_weights, load_best, load_weights
 from dltrain.storage.run_folder import checked_statistics, read_contract
 from dltrain.training.forward import keep_head_in_float32
-from dltrain.weight_layers import watch
+from dltrain.weight_layers import Use, note_use
 
 # notes on what the training has a rule for; all others are warnings
 _USUAL = ("missing", "unused")
@@ -295,7 +296,8 @@ def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
         model: nn.Module = door.build(config.model, "model", contract.input_shape, contract.outputs)
         load_weights(model, weights, path)
     else:
-        parts, _ = build(replace(config, device=cast(Any, device)), door, statistics, contract=contract)
+        there = replace(config, device=cast(Any, device))
+        parts, _ = build(there, door, statistics, contract=contract, former=former_use(path))
         load_best(parts, path)
         model, contract, statistics = parts.model, parts.contract, parts.statistics
     model.to(place).eval()
@@ -305,7 +307,7 @@ def predictor(path: Path, config: Config, door: Door, device: str) -> Predictor:
     normalize = Normalizer.of(statistics).to(place)
     precision = choose_precision(config.precision, place)
     if precision == "bf16" and contract is not None and contract.task == "regression":
-        watch(model, torch.zeros(2, *contract.input_shape, device=place))
+        note_use(model, former_use(path) or Use())
         keep_head_in_float32(model)
     # as in the scoring of a run
     trained = choose_batch_size(None, contract.sizes["train"]) if contract is not None else 1

@@ -22,6 +22,7 @@ from dltrain.early_stopping import Patience
 from dltrain.loggers.events import Best, Result, RunInfo
 from dltrain.run.built import Experiment
 from dltrain.run.git import git_state
+from dltrain.run.layer_use import use_fields
 from dltrain.screen.table import typed
 from dltrain.seeding import Stream, sample_positions
 from dltrain.storage.files import open_appending
@@ -56,6 +57,7 @@ def facts(experiment: Experiment) -> dict[str, object]:
     return {
         "startup": experiment.startup,
         "parameters": sum(p.numel() for p in parts.model.parameters()),
+        **use_fields(parts.model),
         **({"loaded": parts.loaded} if parts.loaded else {}),
         **({"inferred": list(parts.spec.notes)} if parts.spec.notes else {}),
         "seed": plan.seed,

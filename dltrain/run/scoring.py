@@ -35,6 +35,7 @@ from dltrain.run.build import (
 from dltrain.run.constant import constant_beside
 from dltrain.run.data import build_data, other_data
 from dltrain.run.draws import Draws, Passes
+from dltrain.run.layer_use import former_use
 from dltrain.run.machine import choose_device, set_machine
 from dltrain.run.measured import zero_notes
 from dltrain.run.other_data import (
@@ -144,7 +145,8 @@ def build_scored(
         command = words or ("evaluate", str(path))
         raise other_data(path, config, changed, command, "" if words else "evaluate")
     size = choose_batch_size(None, len(splits.train))
-    model, _, _ = build_model(replace(config, initializer={}), door, splits, device, size)
+    unfilled = replace(config, initializer={})
+    model, _, _ = build_model(unfilled, door, splits, device, size, former_use(path))
     loss = build_loss(config, door, splits.spec, device)
     chosen, objects, notes = choose_metrics(config, door, splits, loss)
     metrics, _ = measures(loss, splits.spec, chosen)

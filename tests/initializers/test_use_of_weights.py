@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -21,9 +23,11 @@ from dltrain.models.resnet import ResNet, WideResNet
 from dltrain.models.speed_cnn import SpeedCNN
 from dltrain.models.vit import VisionTransformer
 from dltrain.regularization.gradients import ClipAdaptive
+from dltrain.run import layer_use
 from dltrain.run.parameter_groups import last_matrix_of
 from dltrain.training.forward import keep_head_in_float32
-from dltrain.weight_layers import first_layer, last_layer, use_of, watch, weight_layers
+from dltrain.training.trainer import Trainer
+from dltrain.weight_layers import Use, first_layer, last_layer, use_of, watch, weight_layers
 
 OWN = (Linear, MLP, DeepLinear, CNN, LeNet, ResNet, WideResNet, SpeedCNN, VisionTransformer)
 
@@ -79,6 +83,26 @@ class Reconstructing(Reversed):
         return outputs
 
 
+class Asking(Reversed):
+    """A net that reads the shape of its last layer, and makes a tensor like it, before it computes."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rows, _ = self.out.weight.shape[0], self.out.weight.size()
+        start = self.out.weight.new_zeros(len(inputs), 4) + torch.zeros_like(self.out.weight).sum()
+        return super().forward(inputs + start).view(-1, rows)
+
+
+class Flat(nn.Module):
+    """A net of one output (B,) and, as there are samples, two hidden units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out, self.body = nn.Linear(2, 1), nn.Linear(4, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.out(F.relu(self.body(inputs))).squeeze(1)
+
+
 def watched(model: nn.Module, *shape: int) -> nn.Module:
     watch(model, torch.randn(2, *(shape or (4,))))
     return model
@@ -95,6 +119,8 @@ def ends(model: nn.Module) -> tuple[str, str]:
         (Functional, ("body.weight", "out.weight")),
         (Tied, ("first.weight", "last.weight")),
         (Reconstructing, ("body.0.weight", "out.weight")),
+        (Asking, ("body.0.weight", "out.weight")),
+        (Flat, ("body.weight", "out.weight")),
     ],
 )
 def test_ends_are_those_of_the_forward_pass(model, expected):
@@ -115,20 +141,160 @@ def test_models_of_dltrain_register_their_layers_in_the_order_of_use(model):
     assert list(map(id, ClipAdaptive(net).parameters)) == list(map(id, clipped))
 
 
-def test_a_pass_leaves_buffers_modes_and_generator_as_they_were():
-    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 3))
-    net[1].eval()
+class Busy(Reversed):
+    """A net whose forward pass changes it, in each of the ways that a copy of its buffers would not restore."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("written", torch.zeros(2))
+        self.register_buffer("assigned", torch.zeros(()))
+        self.register_buffer("resized", torch.empty(0))
+        self.register_buffer("expanded", torch.ones(1, 5).expand(5, 5))
+        self.norm = nn.BatchNorm1d(4)
+        self.table: Tensor | None = None
+        self.passes = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.passes += 1
+        self.written.add_(1)
+        self.assigned = self.assigned + 1
+        if self.resized.numel() == 0:
+            self.resized.resize_(3).fill_(1)
+        if self.table is None:
+            self.table = torch.arange(4.0, device=inputs.device)
+        with torch.no_grad():
+            self.out.bias.add_(1)
+        inputs.add_(torch.rand(4, device=inputs.device))
+        return super().forward(self.norm(inputs) * self.table)
+
+
+def test_a_pass_changes_neither_model_nor_inputs_nor_generator():
+    net, inputs = Busy(), torch.ones(2, 4)
+    net.norm.eval()
     state, draws = {k: v.clone() for k, v in net.state_dict().items()}, torch.get_rng_state()
-    watch(net, torch.ones(2, 4))
-    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
-    assert [layer.training for layer in net] == [True, False, True, True]
-    assert torch.equal(torch.get_rng_state(), draws)
+    watch(net, inputs)
+    assert ends(net) == ("body.0.weight", "out.weight") and use_of(net) is not None
+    assert_equal(net.state_dict(), state)
+    assert (net.passes, net.table, net.training, net.norm.training) == (0, None, True, False)
+    assert torch.equal(inputs, torch.ones(2, 4)) and torch.equal(torch.get_rng_state(), draws)
+    # meta stands for a GPU
+    assert net.to("meta")(torch.ones(2, 4, device="meta")).shape == (2, 3)
+
+
+def test_a_model_that_cannot_be_copied_keeps_the_order_of_registration():
+    net = Reversed()
+    net.lock = threading.Lock()
+    assert use_of(watched(net)) is None and ends(net) == ("out.weight", "body.0.weight")
 
 
 def test_a_model_that_cannot_run_keeps_the_order_of_registration():
     net = watched(Reversed(inputs=7))
     assert use_of(net) is None and ends(net) == ("out.weight", "body.0.weight")
     assert net.training
+
+
+def test_weights_inside_a_fused_encoder_are_seen():
+    block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    net = nn.Sequential(nn.Linear(4, 8), nn.TransformerEncoder(block, 2))
+    assert ends(watched(net, 5, 4)) == ("0.weight", "1.layers.1.linear2.weight")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0"])
+def test_models_of_torchvision_register_their_layers_in_the_order_of_use(name):
+    models = pytest.importorskip("torchvision.models")
+    net = models.get_model(name, weights=None)
+    layers, matrix = weight_layers(net), last_matrix_of(net)
+    watched(net, 3, 64, 64)
+    assert use_of(net) is not None
+    assert ends(net) == (layers[0].name, layers[-1].name) and last_matrix_of(net) is matrix
+
+
+# Matrices that are no weights of layers ---------------------------------------------------------------------------
+
+
+class Kernel(nn.Module):
+    """A linear layer whose parameter has another name and the transposed shape."""
+
+    def __init__(self, rows: int = 6, columns: int = 3) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(rows, columns))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs @ self.kernel
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer whose last state are the outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(6, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.lstm(inputs)[0]
+
+
+class Scaled(nn.Module):
+    """A net that scales its outputs by a parameter of two axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.out, self.body = nn.Parameter(torch.ones(1, 3)), nn.Linear(6, 3), nn.Linear(4, 6)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.out(self.body(inputs)) * self.scale
+
+
+class KernelFirst(nn.Module):
+    """A net that registers the kernel of its last layer first, in the module that holds the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel, self.body = nn.Parameter(torch.randn(6, 3)), nn.Linear(4, 6)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.body(inputs) @ self.kernel
+
+
+def _parametrized(name: str) -> nn.Module:
+    return getattr(nn.utils.parametrizations, name)(nn.Linear(6, 3))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated")
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (lambda: _parametrized("weight_norm"), "2.parametrizations.weight.original1"),
+        (lambda: _parametrized("spectral_norm"), "2.parametrizations.weight.original"),
+        (lambda: _parametrized("orthogonal"), "2.parametrizations.weight.original"),
+        (lambda: nn.utils.weight_norm(nn.Linear(6, 3)), "2.weight_v"),
+        (lambda: nn.utils.spectral_norm(nn.Linear(6, 3)), "2.weight_orig"),
+        (Kernel, "2.kernel"),
+        (Recurrent, "2.lstm.weight_hh_l0"),
+    ],
+)
+def test_a_last_matrix_that_is_no_weight_of_a_layer_is_spared_as_without_the_pass(head, expected):
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), head())
+    names = {id(p): name for name, p in net.named_parameters()}
+    clipped = [names[id(p)] for p in ClipAdaptive(net).parameters]
+    assert "0.weight" in clipped and expected not in clipped
+    watched(net)
+    assert names[id(last_matrix_of(net))] == expected
+    assert [names[id(p)] for p in ClipAdaptive(net).parameters] == clipped
+
+
+@pytest.mark.parametrize(
+    ("model", "matrix", "clipped"),
+    [
+        (Scaled, "out.weight", {"scale", "body.weight", "body.bias"}),
+        (KernelFirst, "kernel", {"body.weight", "body.bias"}),
+    ],
+)
+def test_the_last_matrix_is_the_one_used_last(model, matrix, clipped):
+    net = watched(model())
+    names = {id(p): name for name, p in net.named_parameters()}
+    assert names[id(last_matrix_of(net))] == matrix
+    assert {names[id(p)] for p in ClipAdaptive(net).parameters} == clipped
 
 
 def test_the_last_layer_of_an_initializer_is_the_one_used_last():
@@ -287,6 +453,85 @@ def test_muon_with_the_last_matrix_frozen_spares_none(own):
     )
     state = run.last_state()["optimizer"]["state"].values()
     assert {tuple(found["momentum"].shape) for found in state if "momentum" in found} == {(5, 5), (5, 4)}
+
+
+class Killed(BaseException):
+    """Stands in for SIGKILL."""
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("optimizer=muon",),
+        ("optimizer=adam", "parameters.lr_scale={head: 2}"),
+        ("regularization=[gradient_clipping]", "regularization.gradient_clipping.mode=adaptive"),
+    ],
+)
+def test_a_resumed_run_keeps_its_last_layer(own, dltrain, workdir, monkeypatch, recorded, more):
+    """Also one of a version that took the order of registration, which has no record of it."""
+    words = ("dataset=iris", "model=net", "model.width=5", "epochs=4", "checkpoint.every_steps=1", *more)
+    if not recorded:
+        monkeypatch.setattr(layer_use, "watch", lambda *_: None)
+    golden = own(*words, "name=golden")
+    observe = Trainer.observe
+
+    def dying(self):
+        observe(self)
+        if self.step == 7:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "observe", dying)
+        with pytest.raises(Killed):
+            own(*words, "name=killed")
+    monkeypatch.setattr(layer_use, "watch", watch)
+    (file,) = workdir.glob("outputs/killed/*/config.yaml")
+    assert ("layers" in Run(file.parent).summary) == recorded
+    assert dltrain("resume", file.parent) == 0
+    killed = Run(file.parent)
+    assert_equal(killed.last_state()["weights"], golden.last_state()["weights"])
+    assert_equal(killed.last_state()["optimizer"], golden.last_state()["optimizer"])
+    assert killed.summary.get("layers") == golden.summary.get("layers")
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ({"first": "a", "last": "b", "matrix": "c", "gain": 2.0}, Use("a", "b", "c", 2.0)),
+        ({"last": ["b"], "gain": math.inf}, Use()),
+        ("b", Use()),
+        (None, Use()),
+    ],
+)
+def test_a_record_of_layers_may_be_forged(tmp_path, layers, expected):
+    summary = {"status": "interrupted", "parameters": 3, "layers": layers}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert layer_use.former_use(tmp_path) == expected
+
+
+def test_a_run_that_was_killed_before_its_first_summary_is_watched_anew(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    assert layer_use.former_use(tmp_path) is None
+
+
+def test_the_pass_is_for_new_runs_of_models_from_elsewhere(own, dltrain, monkeypatch):
+    passes = []
+    monkeypatch.setattr(
+        layer_use, "watch", lambda model, inputs: (passes.append(model), watch(model, inputs))
+    )
+    own(*NET, "model=mlp")
+    assert passes == []
+    run = own(*NET, "model=net")
+    assert len(passes) == 1
+    assert run.summary["layers"] == {
+        "first": "body.weight",
+        "last": "out.weight",
+        "matrix": "out.weight",
+        "gain": pytest.approx(math.sqrt(2)),
+    }
+    assert dltrain("evaluate", run.path) == 0
+    assert len(passes) == 1
 
 
 def test_weights_of_other_classes_get_a_new_last_layer(own, workdir, capsys):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from dltrain.config import saved
 from dltrain.config.catalogue import Catalogue
-from dltrain.config.keys import OF_COLUMNS, OF_PICTURES, READING
+from dltrain.config.keys import OF_COLUMNS, OF_PICTURES, READING, keys_of
 from dltrain.config.schema import Config, Node
 from dltrain.errors import UserError
 from dltrain.errors import typed as command
+from dltrain.text import say
 
 TARGET_SCALE = "target_scale"
 
@@ -38,6 +39,14 @@ def check_decided(
         raise UserError(
             f"`dataset.{key}` cannot change here: data.json of the run has what it decided. Leave {text} out.{other}\n"
             f"For a run with that change: {command('rerun', path, text)}"
+        )
+
+
+def tell_idle_seed(overrides: Iterable[str], config: Config) -> None:
+    """Say that a seed changes nothing of a score or a prediction for which nothing is drawn."""
+    if "seed" in keys_of(overrides) and not (config.evaluation.mc_dropout or config.evaluation.tta):
+        say(
+            "`seed` changes nothing here: it decides the draws of evaluation.mc_dropout and evaluation.tta, and neither is set"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dltrain.commands.asked import distinct_runs, moved_data, take_threshold
 from dltrain.commands.configurations import check_no_sweep
-from dltrain.commands.decided import check_decided, columns_of, of_own_data
+from dltrain.commands.decided import check_decided, columns_of, of_own_data, tell_idle_seed
 from dltrain.commands.resume import split_arguments, take_config_dir, warn_of_direction
 from dltrain.commands.train import say_what_is_read
 from dltrain.config import saved
@@ -100,6 +100,7 @@ def read(
         pictures = ("image_size", "resize") if original.dataset.get("image_size") is not None else ()
         check_decided(path, config, overrides, catalogue, (*columns_of(config.dataset), *pictures))
         check_beside("evaluate", path, config, original, overrides, catalogue)
+    tell_idle_seed(overrides, config)
     return named_copies(config, catalogue)
 
 

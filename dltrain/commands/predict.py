@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dltrain.commands.asked import distinct_runs, moved_data, take_threshold
 from dltrain.commands.configurations import check_no_sweep
-from dltrain.commands.decided import check_decided, check_reading, columns_of
+from dltrain.commands.decided import check_decided, check_reading, columns_of, tell_idle_seed
 from dltrain.commands.evaluate import named_copies
 from dltrain.commands.resume import found_run, newest_run, take_config_dir
 from dltrain.config import saved
@@ -96,6 +96,7 @@ def run(arguments: list[str]) -> int:
     check_used(asked.overrides, asked.runs[0], repeat)
     check_division(asked.overrides, asked.runs[0], repeat)
     configs = [named_copies(saved.read(path, catalogue, asked.overrides), catalogue) for path in asked.runs]
+    tell_idle_seed(asked.overrides, configs[0])
     for path, config in zip(asked.runs, configs, strict=True):
         decided = (*columns_of(config.dataset), *OF_PICTURES)
         check_decided(path, config, asked.overrides, catalogue, decided)

@@ -494,6 +494,14 @@ def test_a_metric_that_was_typed_is_that_of_the_word_whatever_a_record_holds(tra
     assert evaluated(dltrain, capsys, run.path, *asked)["scores"] == honest["scores"]
 
 
+def test_a_seed_that_draws_nothing_is_told(train, dltrain, capsys):
+    run = train(*IRIS, "epochs=1", "model.dropout=0.5")
+    for more, is_told in ((), True), (("evaluation.mc_dropout=2",), False):
+        capsys.readouterr()
+        assert dltrain("evaluate", run.path, "seed=3", *more) == 0
+        assert ("`seed` changes nothing here" in capsys.readouterr().err) == is_told
+
+
 def test_evaluate_from_python_takes_the_same_changes(train, dltrain, capsys):
     run = train(*IRIS, "epochs=2")
     found = evaluated(dltrain, capsys, run.path, "metrics=[f1,auroc]", "metrics.f1.average=weighted")

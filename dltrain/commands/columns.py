@@ -183,7 +183,8 @@ def sweep_line(row: listing.Row) -> str:
     axes = row.entry.facts.get("axes") or []
     states = Counter(str(job.facts.get("status")) for job in row.jobs)
     lost = [f"{states[state]} {state}" for state in (*UNRANKED, DAMAGED) if states[state]]
-    return ", ".join([f"{jobs}: {' × '.join(map(str, axes))}", *lost])
+    # a run that was launched elsewhere has no axis
+    return ", ".join([f"{jobs}: {' × '.join(map(str, axes))}" if axes else jobs, *lost])
 
 
 def moment(text: str) -> str:

@@ -186,6 +186,13 @@ def test_a_score_that_is_computed_differently_does_not_compare(workdir, dltrain,
     assert capsys.readouterr().err == ""
 
 
+def test_a_sweep_without_an_axis_is_a_number_of_jobs(workdir, dltrain, capsys):
+    make_sweep(workdir / OUTPUT / "s" / stamp(0), [{"objective": 0.1}], axes=())
+    assert dltrain("runs") == 0
+    page = capsys.readouterr().out
+    assert "1 job " in page and "1 job:" not in page
+
+
 def test_a_listing_by_gap_says_that_it_ranks_nothing(workdir, dltrain, capsys):
     for n in range(2):
         make_run(workdir / OUTPUT / "n" / stamp(n), 0.1 + n, metric="gap")

@@ -103,6 +103,8 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     # Byte code is told from its source by size and second: a module written again within a second would stay the old one.
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    # building a word of the folder puts it there: other tests would find its modules
+    monkeypatch.setattr(sys, "path", [*sys.path])
     return tmp_path
 
 

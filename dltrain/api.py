@@ -73,14 +73,16 @@ def train(*words: str, config_dir: str | Path | None = None, **knobs: object) ->
     from dltrain.run.hosting import hosted
 
     with hosted():
-        from dltrain.commands.train import check, command_line, run_checked
-        from dltrain.config.compose import open_catalogue, open_hydra, quote_foreign
+        from dltrain.commands.train import check, command_line, run_checked, say_unused_sweep
+        from dltrain.config.compose import open_catalogue, open_hydra, quote_foreign, say_replaced
         from dltrain.run.hosting import logged, torch_kept
 
         texts = [quote_foreign(text) for text in override_texts(words, knobs)]
+        say_replaced(texts)
         catalogue = open_catalogue(_folder(config_dir))
         hydra = open_hydra(catalogue)
         checked = check(texts, catalogue, hydra)
+        say_unused_sweep(checked.composition)
         _check_logging(checked.composition)
         with torch_kept():
             folder = run_checked(checked, hydra, command_line(texts), started, logged)
@@ -134,10 +136,11 @@ def sweep(*words: str, config_dir: str | Path | None = None, **knobs: object) ->
 
     folders: list[Path] = []
     with hosted():
-        from dltrain.config.compose import open_catalogue, open_hydra, quote_foreign
+        from dltrain.config.compose import open_catalogue, open_hydra, quote_foreign, say_replaced
         from dltrain.sweep.sweep import INTERRUPTED, Source, run_sweep
 
         texts = [quote_foreign(text) for text in axis_texts(words, knobs)]
+        say_replaced(texts)
         _check_sweep(texts)
         place = _folder(config_dir)
         catalogue = open_catalogue(place)

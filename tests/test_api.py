@@ -562,6 +562,17 @@ def test_runs_leave_no_thread_and_no_file_open():
     assert held() == before
 
 
+def test_what_has_no_effect_is_a_warning_as_on_the_command_line(workdir):
+    (workdir / "conf/experiment").mkdir(parents=True)
+    (workdir / "conf/experiment/plan.yaml").write_text("sweep: {seeds: 3}\n")
+    with pytest.warns(UserWarning, match=r"lr=0\.1 has no effect: lr=0\.2 follows"):
+        api.train("lr=0.1", lr=0.2, **BRIEF)
+    with pytest.warns(UserWarning, match=r"lr=0\.3 has no effect: lr=0\.4 follows"):
+        api.sweep("lr=0.3", "lr=0.4", seed=[0, 1], **BRIEF)
+    with pytest.warns(UserWarning, match="`sweep.seeds`"):
+        api.train("experiment=plan", **BRIEF)
+
+
 def test_modes_of_the_caller_do_not_reach_a_run():
     wanted = weights(api.train(**BRIEF))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):

@@ -12,7 +12,7 @@ from dltrain.config import saved
 from dltrain.config.compose import open_catalogue
 from dltrain.config.data_files import check_beside
 from dltrain.config.door import door_for_saved
-from dltrain.config.keys import keys_of
+from dltrain.config.keys import SAME_DATA, keys_of
 from dltrain.config.schema import Config, run_name
 from dltrain.errors import UserError, typed
 from dltrain.storage.folder_names import SWEEP_RECORD, check_place, new_folder
@@ -40,10 +40,12 @@ def run(arguments: list[str]) -> int:
     from dltrain.run.data import check_skipped
     from dltrain.run.lineage import weights_changed
     from dltrain.run.record import logging_to
+    from dltrain.run.weights import say_of_code
     from dltrain.storage.run_folder import read_contract
 
+    say_of_code(paths[0], "and this run trains with the present code")
     built = experiment.prepare(config, door, typed("rerun", *arguments), overrides, startup)
-    if not any(text.startswith("dataset") for text in overrides):
+    if not any(key.startswith("dataset") and key not in SAME_DATA for key in keys_of(overrides)):
         known, present = read_contract(paths[0]), built.parts.contract
         check_skipped(paths[0], known, present)
         if changed := data_changes(known, present):

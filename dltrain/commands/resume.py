@@ -14,6 +14,7 @@ from dltrain.config.catalogue import Catalogue
 from dltrain.config.compose import open_catalogue, say_replaced
 from dltrain.config.door import Door, door_for_saved
 from dltrain.config.keys import LENGTH, SAFE, is_safe, lengths
+from dltrain.config.own_code import changed_since
 from dltrain.config.schema import Config
 from dltrain.direction import BETTER, direction_of, problems
 from dltrain.errors import CheckpointProblem, UserError, nearest, typed
@@ -25,6 +26,9 @@ from dltrain.storage.sealing import complete, length_before
 from dltrain.storage.shelves import check_not_shelved
 from dltrain.storage.summary import FINISHED, read_summary, texts
 from dltrain.text import say
+
+# sentences on edited code that a record keeps
+MOST_EDITS = 20
 
 
 def run(arguments: list[str]) -> int:
@@ -69,6 +73,7 @@ def _resume(path: Path, overrides: list[str], strict: bool, catalogue: Catalogue
     command, former = str(earlier.get("command", "")), [str(o) for o in earlier.get("overrides", [])]
     longer = tuple(lengths([*texts(earlier.get("longer")), *lengthened]))
     built = experiment.prepare(config, door, command, former, startup, path, longer=longer)
+    built.edited = (*texts(earlier.get("edited"))[:MOST_EDITS], *changed_since(earlier.get("code")))
     if overrides or begun:
         check_longer(path, built, saved.read(path, catalogue, former_length), door)
     with logging_to(path):

@@ -60,6 +60,8 @@ READING = ("delimiter", "decimal", "missing_words", "date_format", "inputs", "ch
 SAME_SAMPLES = frozenset(f"dataset.{key}" for key in (
     "limit", "bootstrap", "class_weights", "normalize", "layout", "target_scale", "features", "drop", "keep", "categorical", "dates", "image_size",
     "resize", "color", "full_scale", "channels", "cache", "download", "resident_share"))  # fmt: skip
+# keys of datasets that leave the data and their encoding as they are
+SAME_DATA = ("dataset.class_weights", "dataset.resident_share", "dataset.cache", "dataset.download")
 # the dataset of a run without samples, whose model is the function to minimize
 NO_SAMPLES = "none"
 # groups that change nothing of what is trained by themselves: what a recipe sets are keys, and the others observe

@@ -18,6 +18,7 @@ class Experiment:
         loggers: by word
         code: digests of the user's own files, taken before they could be edited during the training
         longer: the length that a resumed run was given, as overrides
+        edited: what changed in files of the user's code before a resume, as sentences
         searched: keys whose value was `auto`, and was found by trials before the training
         weights: digest of the file that the initial weights come from, empty for none
         stacked: whether it trains together with others, whose results are equal within rounding
@@ -33,5 +34,6 @@ class Experiment:
     stacked: bool = False
     code: Mapping[str, str] = field(default_factory=dict)
     longer: tuple[str, ...] = ()
+    edited: tuple[str, ...] = ()
     weights: str = ""
     searched: tuple[str, ...] = ()

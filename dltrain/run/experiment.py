@@ -290,6 +290,9 @@ def conclude(experiment: Experiment, trainer: Trainer) -> Result:
     if grown := trainer.grown_loss(trainer.state.best_row):
         ending = ("diverged", grown)
     left = remarks(parts.planned, trainer.step, int(trainer.state.best_row.get("step", 0)))
+    left += [
+        f"{edit} before a resume: earlier evaluations are of the former code" for edit in experiment.edited
+    ]
     scores = {"test": test, "confusion": table, "constant": constant}
     return result_of(experiment, trainer, ending, remarks=tuple(left), **scores)
 

@@ -78,6 +78,7 @@ def facts(experiment: Experiment) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "config": saved.flat(saved.as_saved(config)),
         **({"code": experiment.code} if experiment.code else {}),
+        **({"edited": list(experiment.edited)} if experiment.edited else {}),
         **({"longer": list(experiment.longer)} if experiment.longer else {}),
         **({"searched": list(experiment.searched)} if experiment.searched else {}),
         **({"first_weights": experiment.weights} if experiment.weights else {}),

@@ -38,7 +38,7 @@ def restore(trainer: Trainer) -> None:
     """
     checkpoint = trainer.folder.newest_checkpoint()
     if checkpoint is not None:
-        say_of_code(trainer.folder.path)
+        say_of_code(trainer.folder.path, "and it goes on with the present code")
         check_same_run(trainer.folder, checkpoint.manifest)
         check_planned(trainer.folder.path, int(checkpoint.manifest["step"]), trainer.plan)
         load(trainer, checkpoint)

@@ -57,6 +57,17 @@ from dltrain.text import SayOnce, say
 from dltrain.training.parts import Plan
 
 
+def grouped_by(config: Config) -> str:
+    """Return that samples of a group are not independent, as the resamples of an interval take them; "" where there are no groups."""
+    found = next((key for key in ("group_column", "groups") if config.dataset.get(key)), "")
+    if not found:
+        return ""
+    return (
+        f"the intervals take samples as independent, and those of one group (dataset.{found}={config.dataset[found]}) are not: "
+        "the score is less certain than they say"
+    )
+
+
 def score_runs(
     paths: list[Path],
     configs: list[Config],
@@ -94,6 +105,8 @@ def score_runs(
             trained = trained_on(path, config, original, door, plan.device, whole)
         if whole:
             say_joined(config, parts.spec.sizes, tell)
+        if resamples and (groups := grouped_by(config)):
+            tell(groups)
         seen = say_of_data(path, parts.splits, parts.contract, parts.spec.notes, trained, tell)
         left_out = say_left_out(parts.spec.notes, whole, tell)
         known = trained.targets if isinstance(trained, Trained) else None if whole else parts.train.targets

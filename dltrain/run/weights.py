@@ -64,11 +64,11 @@ def best_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointProblem(f"{file} is damaged ({error})") from None
 
 
-def say_of_code(path: Path) -> None:
-    """Say which files of the user's own code have changed since a run was trained."""
+def say_of_code(path: Path, so: str = "so its weights may give other results now") -> None:
+    """Say which files of the user's own code have changed since a run was trained, and what follows."""
     try:
         summary = read_json(path / "summary.json")
     except (OSError, ValueError):
         return
     if edits := changed_since(summary.get("code")):
-        say(f"{some(edits, 4)} since {path.name} was trained, so its weights may give other results now")
+        say(f"{some(edits, 4)} since {path.name} was trained, {so}")

@@ -62,6 +62,9 @@ def _is_plain(text: str) -> bool:
     """Return whether an override sets a value, or a word of the catalogue, and nothing that names code or a file of it."""
     key, _, value = text.partition("=")
     path = key.lstrip("+")
+    # no logger at all names no code
+    if (path, value) in (("logger", "none"), ("logger", "[]")):
+        return True
     return (
         _KEY.fullmatch(key) is not None
         and path.partition(".")[0] not in _ROOTS

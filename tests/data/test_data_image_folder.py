@@ -484,7 +484,8 @@ def test_links_that_fan_out_and_deep_folders_are_refused(folder: Path) -> None:
     (folder / "cat" / "x").unlink()
     (folder / "cat" / "x").symlink_to("../.0")
     with pytest.raises(
-        DataError, match=f"is reached in more than 100 ways by links; remove links, which this lists: find {folder} -type l"
+        DataError,
+        match=f"is reached in more than 100 ways by links; remove links, which this lists: find {folder} -type l",
     ):
         Found.below(folder)
     (folder / "cat" / "x").unlink()

@@ -529,6 +529,21 @@ def test_the_page_of_evaluate(train, dltrain, capsys):
     assert "bootstrap" not in capsys.readouterr().out
 
 
+def test_intervals_of_groups_are_said_to_be_too_narrow(train, dltrain, capsys, workdir):
+    """The accuracy of 20 persons with 20 rows each was shown as certain as that of 400."""
+    draws = np.random.default_rng(0)
+    rows = [f"{draws.normal():.4f},p{i // 4},{'ab'[i // 4 % 2]}" for i in range(160)]
+    (workdir / "g.csv").write_text("\n".join(["u,person,label", *rows]))
+    words = ("dataset=csv", "dataset.path=g.csv", "dataset.target=label", "model=linear", "epochs=1")
+    for more, is_told in ((["dataset.group_column=person"], True), (["dataset.drop=[person]"], False)):
+        run = train(*words, *more)
+        for resamples in (1000, 0):
+            capsys.readouterr()
+            assert dltrain("evaluate", run.path, f"evaluation.bootstrap={resamples}") == 0
+            told = "those of one group (dataset.group_column=person) are not" in capsys.readouterr().err
+            assert told == (is_told and resamples > 0)
+
+
 def test_intervals_are_those_of_the_binomial_and_repeat(train, dltrain, capsys):
     run = train("dataset=digits", "epochs=2", "model=linear", "dataset.val_fraction=0.4")
     found, again = (evaluated(dltrain, capsys, run.path) for _ in range(2))

@@ -102,6 +102,46 @@ def test_reproduce_names_the_file_that_changed(project, train, capsys):
     assert "code own_parts.py changed" in found["likely_causes"]
 
 
+def edit(project) -> None:
+    (project / "own_parts.py").write_text("import torch\nact = torch.tanh\n")
+    forget()
+
+
+def test_a_rerun_says_that_code_changed_and_compare_proposes_none(project, train, capsys):
+    """The reruns that `compare` proposed for the former code trained the present one, and nothing said so."""
+    words = ("dataset=iris", "model=mine", "steps=3", "quiet=true")
+    run = train(*words)
+    edit(project)
+    again = train(*words)
+    capsys.readouterr()
+    assert dispatch(["rerun", str(run.path), "seed=1"]) == 0
+    said = (
+        f"own_parts.py changed since {run.path.name} was trained, and this run trains with the present code"
+    )
+    assert said in capsys.readouterr().err
+    assert dispatch(["compare", str(run.path), str(again.path)]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    assert "own_parts.py changed since, so that a repetition needs the former file" in page
+    assert f"rerun {run.path}" not in page and "dltrain -m dataset=iris model=mine" in page
+
+
+def test_a_run_that_goes_on_with_edited_code_keeps_a_remark(project, train, capsys):
+    """The best score was of the former code beside a test score of the present one, and no record told."""
+    run = train("dataset=iris", "model=mine", "epochs=2", "lr=0.1", "quiet=true")
+    edit(project)
+    capsys.readouterr()
+    assert dispatch(["resume", str(run.path), "epochs=3"]) == 0
+    assert "own_parts.py changed since" in (err := capsys.readouterr().err)
+    assert "and it goes on with the present code" in err
+    told = "own_parts.py changed before a resume: earlier evaluations are of the former code"
+    for epochs in (3, 4):
+        assert json.loads((run.path / "summary.json").read_text())["remarks"] == [told]
+        assert dispatch(["show", str(run.path)]) == 0 and told in " ".join(capsys.readouterr().out.split())
+        assert dispatch(["verify", str(run.path)]) == 0
+        if epochs == 3:
+            assert dispatch(["resume", str(run.path), "epochs=4"]) == 0
+
+
 def test_a_stranger_s_record_reads_no_file_elsewhere(workdir):
     (workdir / "own.py").write_text("")
     (workdir.parent / "beside.py").write_text("")

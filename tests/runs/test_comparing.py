@@ -47,7 +47,7 @@ def test_a_rate_that_a_recipe_lets_find_is_auto_in_each_repetition(workdir, dltr
     """The text `lr=auto` of the command line decided: of a recipe, a lucky subset of the seeds was ranked first."""
     (workdir / "conf" / "experiment").mkdir(parents=True)
     (workdir / "conf/experiment/au.yaml").write_text("# @package _global_\nlr: auto\nepochs: 1\n")
-    words = ("dataset=wine", "dataset.normalize=none", "optimizer=sgd", "seed=0,1")
+    words = ("dataset=wine", "dataset.normalize=none", "optimizer=sgd", "seed=2,3")
     assert dltrain("-m", "experiment=au", *words, "name=ra") == 0
     assert "lr=auto chose" in capsys.readouterr().out
     (folder,) = workdir.glob("outputs/ra/*")

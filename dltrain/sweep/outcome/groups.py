@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dltrain.config.keys import REPLICATES, SPLIT_BY, is_observing, label, text_of
+from dltrain.config.own_code import changed_since
 from dltrain.data.errors import some
 from dltrain.errors import typed
 from dltrain.storage.proposed import beyond_record, is_rerun, name_option
@@ -176,12 +177,21 @@ COMMANDS = ("dltrain ", "for seed in ")
 
 
 def commands(groups: Sequence[Group]) -> list[str]:
-    """Return the command that repeats each configuration: a `rerun` where those of two would be the same, as after a file was edited."""
-    found = list(map(repeated, groups))
-    return [
-        command if found.count(command) == 1 else rerun(group)
-        for group, command in zip(groups, found, strict=True)
-    ]
+    """Return the command that repeats each configuration: a `rerun` where those of two would be the same, as after a file was edited.
+
+    Where code of a configuration was edited, which no command brings back, a sentence says so.
+    """
+    edits = [changed_since(group.members[0].code) for group in groups]
+    asked = [repeated(group) for group, changed in zip(groups, edits, strict=True) if not changed]
+    found = []
+    for group, changed in zip(groups, edits, strict=True):
+        command = repeated(group)
+        if changed:
+            name = group.name or "the configuration"
+            found.append(f"{name}: {some(changed, 4)} since, so that a repetition needs the former file")
+        else:
+            found.append(command if asked.count(command) == 1 else rerun(group))
+    return found
 
 
 def rerun(group: Group) -> str:
@@ -239,9 +249,8 @@ def not_proposed_notes(groups: Sequence[Group]) -> list[str]:
     found = dict.fromkeys(text for group in groups for text in not_proposed(group))
     if not found:
         return []
-    return [
-        f"Not taken from the records, which may be somebody else's: {some(found, 4)}. Add it to rerun if you trust it."
-    ]
+    told = f"Not taken from the records, which may be somebody else's: {some(found, 4)}."
+    return [f"{told} `rerun` takes the configuration of the run, and asks for `trust` where that is needed."]
 
 
 def _is_whole(member: Member) -> bool:

@@ -187,7 +187,11 @@ def read(
         set_value(content, text, table)
         secrets.pop(text.partition("=")[0], None)
     # `mode: min` was once the default for every metric: such a run keeps its direction
-    kept = [group for group, problem in problems(content).items() if former.get(group) == problem]
+    kept = [
+        group
+        for group, problem in problems(content).items()
+        if former.get(group) == problem and content[group].get("mode", "auto") != "auto"
+    ]
     if again:
         return checked(content, choices, overrides, catalogue, secrets, kept=kept)
     replace_length(content, overrides)

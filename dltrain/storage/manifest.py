@@ -19,6 +19,8 @@ from dltrain.storage.summary import read_json
 
 NAME = "manifest.json"
 FORMAT = 1
+# names in a manifest: a run has less than twenty records
+MOST = 1000
 # of a run; those that a run does not have are left out
 RECORDS = (
     "config.yaml", "data.json", "metrics.csv", "events.jsonl", "summary.json", "per_class.csv", "confusion_matrix.csv",
@@ -60,6 +62,8 @@ def read(folder: Path) -> dict[str, str]:
         version, found = content["format"], content["sha256"]
         if not isinstance(version, int) or version > FORMAT:
             raise ValueError(f"it has format {str(version)[:20]}, and this dltrain knows up to {FORMAT}")
+        if len(found) > MOST:
+            raise ValueError(f"it names {len(found):,} files, and no run has more than {MOST:,} records")
         if not all(_is_inside(name) and isinstance(sha, str) for name, sha in found.items()):
             raise ValueError("it names files outside of its folder")
     except (OSError, ValueError, KeyError, AttributeError) as error:

@@ -112,11 +112,12 @@ def test_the_pages_run(page, capsys):
 
 SCRIPT = """
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 import numpy as np
 import dltrain
 
-run = dltrain.train("optimizer=adam", "model=mlp", lr=1e-3, epochs=2, **{"model.hidden": [32], "loss.smoothing": 0.1})
+knobs: dict[str, Any] = {"model.hidden": [32], "loss.smoothing": 0.1}
+run = dltrain.train("optimizer=adam", "model=mlp", lr=1e-3, epochs=2, **knobs)
 assert_type(run, dltrain.Run)
 assert_type(dltrain.load(Path("outputs")), dltrain.Run)
 assert_type(dltrain.load("outputs", "trust=[timm]", device="cuda"), dltrain.Run)
@@ -127,11 +128,11 @@ assert_type(swept[0], dltrain.Run)
 assert_type([r.path for r in swept], list[Path])
 assert_type(dltrain.compare([run, swept, "outputs/x"]), dltrain.Table)
 assert_type(run.predict(np.zeros((1, 64))), dltrain.Predictions)
-assert_type(run.evaluate("evaluation.tta=8", **{"evaluation.mc_dropout": 3}), dict[str, dict[str, float]])
+assert_type(run.evaluate("evaluation.tta=8", "evaluation.mc_dropout=3"), dict[str, dict[str, float]])
 print(run.model.state_dict(), run.metrics["val/loss"].min(), run.config.optimizer.lr, run.predict("a.csv").labels)
 dltrain.train(1)  # error
 dltrain.trian()  # error
-run.predict()  # error
+run.predict(split="all")  # error
 """
 
 

@@ -7,7 +7,7 @@ from typing import Union
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Sweep
 
 from dltrain.errors import UserError
 from dltrain.text import is_foreign
@@ -155,9 +155,9 @@ def check_ends(override: Override) -> None:
             f"`{text}`: both ends of an interval must be finite. For example: '{key}={FORMS['interval']}'"
         )
     items = value.list if isinstance(value, ChoiceSweep) else value
-    if isinstance(items, list) and any(isinstance(item, Sweep) for item in items):
+    if isinstance(items, list) and any(isinstance(item, Sweep | Glob) for item in items):
         raise UserError(
-            f"`{text}`: range, interval, choice and logspace cannot stand among other values.\nList all of them, such as {key}=1,2,3"
+            f"`{text}`: range, interval, choice, glob and logspace cannot stand among other values.\nList all of its values, divided by commas"
         )
 
 
@@ -170,4 +170,8 @@ def _count_of(found: RangeSweep) -> int:
 
 
 def _finite(*numbers: float | None) -> bool:
-    return all(number is not None and math.isfinite(number) for number in numbers)
+    try:
+        return all(number is not None and math.isfinite(number) for number in numbers)
+    except OverflowError:
+        # a whole number that no float holds
+        return False

@@ -62,7 +62,7 @@ def read(folder: Path) -> dict[str, str]:
         version, found = content["format"], content["sha256"]
         if not isinstance(version, int) or version > FORMAT:
             raise ValueError(f"it has format {str(version)[:20]}, and this dltrain knows up to {FORMAT}")
-        if len(found) > MOST:
+        if isinstance(found, dict) and len(found) > MOST:
             raise ValueError(f"it names {len(found):,} files, and no run has more than {MOST:,} records")
         if not all(_is_inside(name) and isinstance(sha, str) for name, sha in found.items()):
             raise ValueError("it names files outside of its folder")

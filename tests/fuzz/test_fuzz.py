@@ -132,6 +132,9 @@ KEPT = [
         PARSERS["cache of samples"].seeds[1].replace(b"), (", b"( (", 1),
     ),
     ("YAML of a user", b"? sweep:\n  space:\n    lr: 1\n"),
+    ("overrides, grammar", b"seed=range(1" + b"9" * 400 + b")"),
+    ("overrides, composed", b"lr=1,glob(*)"),
+    ("run manifest", b'{"format": 1, "sha256": NaN}'),
     ("packed CSV", PARSERS["packed CSV"].seeds[0][:40] + b"\xff\xf9" + PARSERS["packed CSV"].seeds[0][44:]),
 ]
 

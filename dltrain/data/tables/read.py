@@ -276,11 +276,12 @@ def _read_parquet(path: Path) -> Any:
         facts, schema = file.metadata, file.schema_arrow
         # several columns of one name cannot be read by name
         _check_names(path, schema.names)
-        chunks = [
-            facts.row_group(k).column(c)
-            for k in range(facts.num_row_groups)
-            for c in range(facts.num_columns)
-        ]
+        groups = range(facts.num_row_groups)
+        _check_unpacked(path, sum(facts.row_group(k).total_byte_size for k in groups))
+        for k in groups:
+            # refuses damaged statistics of a column, for which `column` below ends the process
+            next(file.iter_batches(batch_size=1, row_groups=[k], use_threads=False), None)
+        chunks = [facts.row_group(k).column(c) for k in groups for c in range(facts.num_columns)]
         listed = {
             chunk.path_in_schema
             for chunk in chunks

@@ -135,6 +135,8 @@ KEPT = [
     ("overrides, grammar", b"seed=range(1" + b"9" * 400 + b")"),
     ("overrides, composed", b"lr=1,glob(*)"),
     ("run manifest", b'{"format": 1, "sha256": NaN}'),
+    # offsets of a dictionary that lead out of the memory
+    ("Arrow", PARSERS["Arrow"].seeds[1][:449] + "\u202e".encode() + PARSERS["Arrow"].seeds[1][452:]),
     # damaged statistics of a column, for which pyarrow ended the process
     ("Parquet", PARSERS["Parquet"].seeds[0][:265] + b"=" + PARSERS["Parquet"].seeds[0][266:]),
     ("packed CSV", PARSERS["packed CSV"].seeds[0][:40] + b"\xff\xf9" + PARSERS["packed CSV"].seeds[0][44:]),

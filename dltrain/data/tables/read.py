@@ -224,8 +224,9 @@ def _read_arrow(path: Path, suffix: str) -> tuple[dict[str, Array], frozenset[st
     kind = "Parquet" if suffix in _PARQUET else "Arrow"
     try:
         table = _read_parquet(path) if suffix in _PARQUET else _read_feather(path)
-        # reading checks no offsets: those of a damaged file may point outside of its memory
+        # reading checks no offsets: those of a damaged file may point outside of its memory, also where sizes are computed
         table.validate(full=True)
+        _check_unpacked(path, sum(map(_bytes_of, table.columns)))
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path} is not a whole {kind} file ({str(error).splitlines()[0]}); write it again"
@@ -289,9 +290,7 @@ def _read_parquet(path: Path) -> Any:
         }
         _check_unpacked(path, sum(chunk.total_uncompressed_size for chunk in chunks))
         _check_unpacked(path, facts.num_rows * sum(map(_width, schema.types)))
-    table = parquet.read_table(path, read_dictionary=sorted(listed))
-    _check_unpacked(path, sum(map(_bytes_of, table.columns)))
-    return table
+    return parquet.read_table(path, read_dictionary=sorted(listed))
 
 
 def _read_feather(path: Path) -> Any:
@@ -306,9 +305,7 @@ def _read_feather(path: Path) -> Any:
             reader = pa.ipc.open_file(source, options=no_columns)
             rows = sum(reader.get_batch(k).num_rows for k in range(reader.num_record_batches))
             _check_unpacked(path, rows * sum(map(_width, pa.ipc.open_file(source).schema.types)))
-    table = feather.read_table(path)
-    _check_unpacked(path, sum(map(_bytes_of, table.columns)))
-    return table
+    return feather.read_table(path)
 
 
 def _check_unpacked(path: Path, size: int) -> None:

@@ -34,6 +34,7 @@ MOST_NUMBER_ROWS = 100
 MOST_NUMBER_COLUMNS = 12
 MOST_LAYERS = 200
 LONGEST_TEXT = 2_000
+_CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "\ufffd")
 LONGEST_LABEL = 30  # of a class in a picture
 STYLES = ("vendor/uPlot.min.css", "page.css")
 SCRIPTS = ("vendor/uPlot.LICENSE", "vendor/uPlot.iife.min.js", "charts.js")
@@ -306,7 +307,8 @@ def fill(template: Path, data: object, **values: object) -> str:
         data=trusted(json_inside(data)),
         **values,
     )  # fmt: skip
-    return text
+    # HTML has no such characters, and a terminal that shows the file would follow them
+    return text.translate(_CONTROLS)
 
 
 @cache

@@ -135,6 +135,7 @@ KEPT = [
     ("overrides, grammar", b"seed=range(1" + b"9" * 400 + b")"),
     ("overrides, composed", b"lr=1,glob(*)"),
     ("run manifest", b'{"format": 1, "sha256": NaN}'),
+    ("runs of a report", b"\x02step,epoch,val/lo\x1b[31mss\n2,1,0.5\n4,2,0.75\n"),
     # offsets of a dictionary that lead out of the memory
     ("Arrow", PARSERS["Arrow"].seeds[1][:449] + "\u202e".encode() + PARSERS["Arrow"].seeds[1][452:]),
     # damaged statistics of a column, for which pyarrow ended the process

@@ -100,10 +100,14 @@ def best_of(rows: Sequence[listing.Row]) -> list[listing.Row]:
     return [row for row in scored if listing.rank_of(row.shown) == best]
 
 
+def kind_of(score: str) -> tuple[str, ...]:
+    """Return the keys in which runs must agree for a score, or their objectives, to compare."""
+    return KIND if score == OBJECTIVE else SCORED_ON
+
+
 def differing(rows: Sequence[listing.Row], score: str = OBJECTIVE) -> dict[str, list[Any]]:
     """Return the keys whose different values make a score incomparable, with the values of the rows that have them."""
-    kind = KIND if score == OBJECTIVE else SCORED_ON
-    values = {key: [row.value(key) for row in rows] for key in (*kind, *computed_by(rows, score))}
+    values = {key: [row.value(key) for row in rows] for key in (*kind_of(score), *computed_by(rows, score))}
     found = {key: own for key, own in values.items() if len(set(map(text_of, own))) > 1}
     return found if "dataset" in found else {**found, **_own_keys(rows)}
 
@@ -127,9 +131,8 @@ def _own_keys(rows: Sequence[listing.Row]) -> dict[str, list[Any]]:
 def computed_by(rows: Sequence[listing.Row], score: str = OBJECTIVE) -> list[str]:
     """Return the keys by which rows with the same metric on the same data compute it, or another score, differently."""
     alike: dict[str, list[listing.Row]] = {}
-    kind = KIND if score == OBJECTIVE else SCORED_ON
     for row in rows:
-        alike.setdefault(repr([row.value(key) for key in kind]), []).append(row)
+        alike.setdefault(repr([row.value(key) for key in kind_of(score)]), []).append(row)
     found = (
         changes(
             str(part[0].value("metric")) if score == OBJECTIVE else score, [row.shown.config for row in part]

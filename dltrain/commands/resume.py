@@ -73,7 +73,8 @@ def _resume(path: Path, overrides: list[str], strict: bool, catalogue: Catalogue
     command, former = str(earlier.get("command", "")), [str(o) for o in earlier.get("overrides", [])]
     longer = tuple(lengths([*texts(earlier.get("longer")), *lengthened]))
     built = experiment.prepare(config, door, command, former, startup, path, longer=longer)
-    built.edited = (*texts(earlier.get("edited"))[:MOST_EDITS], *changed_since(earlier.get("code")))
+    edits = *texts(earlier.get("edited"))[:MOST_EDITS], *changed_since(earlier.get("code"))
+    built.edited = tuple(dict.fromkeys(edits))
     if overrides or begun:
         check_longer(path, built, saved.read(path, catalogue, former_length), door)
     with logging_to(path):

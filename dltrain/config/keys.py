@@ -66,7 +66,7 @@ SAME_DATA = ("dataset.class_weights", "dataset.resident_share", "dataset.cache",
 NO_SAMPLES = "none"
 # groups that change nothing of what is trained by themselves: what a recipe sets are keys, and the others observe
 OBSERVING = ("experiment", "metrics", "diagnostics")
-# parts of a key by which it is asked what dictionary it is of
+# leading parts of a key that may name the dictionary of which it is an entry
 DEEPEST = 5
 # how the names of the program's own functions begin
 OWN = "dltrain."

@@ -36,10 +36,11 @@ def arranged(raw: RawData, layout: Layout, known: int | None = None) -> RawData:
     known: the number of axes of a sample in the run whose data these are, which decides where `layout` does not
     """
     if isinstance(raw.inputs, Encoder) or len(raw.inputs.shape) != 3 or not isinstance(raw.inputs, Tensor):
-        axes = (
+        count = (
             1 if isinstance(raw.inputs, Encoder) else len(raw.inputs.shape) - isinstance(raw.inputs, Tensor)
         )
-        reason = f"samples of {axes} ax{'i' if axes == 1 else 'e'}s have one layout; it is for samples (A, B)"
+        axes = "1 axis" if count == 1 else f"{count} axes"
+        reason = f"samples of {axes} have one layout; it is for samples (A, B)"
         return replace(raw, layout="auto", unused={**raw.unused, "layout": reason})
     chosen = raw.layout if layout == "auto" else layout
     if chosen == "auto" and known is not None and known != 3:
@@ -59,9 +60,9 @@ def layout_line(notes: Sequence[str]) -> str:
 def _note(inputs: Tensor, layout: Layout) -> str:
     _, first, last = inputs.shape
     if layout == "sequence":
-        return f"sequences of {first} steps with {last} features, each with a mean and deviation of its own"
+        return f"sequences of {first} steps with {last} features, one mean and deviation for each feature"
     if layout == "channels":
-        return f"{first} channels of {last} steps, each with a mean and deviation of its own"
+        return f"{first} channels of {last} steps, one mean and deviation for each channel"
     images = f"{first}×{last} values as gray images, one mean and deviation for all"
     if layout == "image":
         return images

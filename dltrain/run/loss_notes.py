@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from dltrain.config.door import Door
+from dltrain.config.keys import OWN
 from dltrain.config.schema import Config
 from dltrain.data.prepare import Splits
 from dltrain.data.spec import DataSpec
@@ -20,7 +21,7 @@ def loss_notes(config: Config, door: Door, splits: Splits) -> Iterator[str]:
     spec = splits.spec
     if spec.task != "regression":
         return
-    elsewhere = not str(config.loss["_target_"]).startswith("dltrain.")
+    elsewhere = not str(config.loss["_target_"]).startswith(OWN)
     standardized = spec.target_scale is not None
     facts = []
     if elsewhere and standardized:

@@ -191,7 +191,7 @@ def rate(entry: Entry) -> Any:
 
 
 def batch_size(entry: Entry) -> Any:
-    """Return the batch size of a run: where it has none of its own, the default one."""
+    """Return the batch size of a run, the default for null."""
     own = entry.value_of_config("batch_size")
     return DEFAULT_BATCH_SIZE if own is None and entry.base is not None else own
 

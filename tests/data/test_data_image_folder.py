@@ -471,7 +471,7 @@ def test_a_folder_with_a_space_is_quoted_in_the_cure(tmp_path: Path) -> None:
 
 
 def test_links_that_fan_out_and_deep_folders_are_refused(folder: Path) -> None:
-    """Found by a hostile tester: 26 folders with two links each to the next were listed for ever, and 1,000 nested ones a traceback."""
+    """Found by a hostile tester: listing 26 folders with two links each to the next did not end, and 1,000 nested ones raised RecursionError."""
     for level in range(30):
         (folder / f".{level}").mkdir()
         for name in "ab":

@@ -74,8 +74,8 @@ def test_the_header_says_what_samples_of_two_axes_are(tmp_path: Path) -> None:
         "auto": "inputs   5×3 values as gray images, one mean and deviation for all, though those of the last axis have deviations from "
         "0.01 to 100; for one per feature: of sequences of 3 features dataset.layout=sequence, of 5 channels dataset.layout=channels",
         "image": "inputs   5×3 values as gray images, one mean and deviation for all",
-        "sequence": "inputs   sequences of 5 steps with 3 features, each with a mean and deviation of its own",
-        "channels": "inputs   5 channels of 3 steps, each with a mean and deviation of its own",
+        "sequence": "inputs   sequences of 5 steps with 3 features, one mean and deviation for each feature",
+        "channels": "inputs   5 channels of 3 steps, one mean and deviation for each channel",
     }
     # exact deviations, for the numbers of the text
     exact = (SERIES - SERIES.mean((0, 1))) / SERIES.std((0, 1)) * np.float32([1, 100, 0.01])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -181,17 +182,22 @@ def commands(groups: Sequence[Group]) -> list[str]:
 
     Where code of a configuration was edited, which no command brings back, a sentence says so.
     """
-    edits = [changed_since(group.members[0].code) for group in groups]
-    asked = [repeated(group) for group, changed in zip(groups, edits, strict=True) if not changed]
+    edits = [_edits(group) for group in groups]
+    asked = list(map(repeated, groups))
+    counts = Counter(command for command, changed in zip(asked, edits, strict=True) if not changed)
     found = []
-    for group, changed in zip(groups, edits, strict=True):
-        command = repeated(group)
+    for group, command, changed in zip(groups, asked, edits, strict=True):
         if changed:
             name = group.name or "the configuration"
             found.append(f"{name}: {some(changed, 4)} since, so that a repetition needs the former file")
         else:
-            found.append(command if asked.count(command) == 1 else rerun(group))
+            found.append(command if counts[command] == 1 else rerun(group))
     return found
+
+
+def _edits(group: Group) -> list[str]:
+    code = group.members[0].code
+    return changed_since(code) if code else []
 
 
 def rerun(group: Group) -> str:
